@@ -1,0 +1,148 @@
+"""One diffusion run, from options to measures, in one folder."""
+
+import contextlib
+import copy
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file
+
+from lsdr import runs
+from lsdr.diffusion.build import Data, build_task, load_data, take
+from lsdr.diffusion.config import DiffusionConfig
+from lsdr.diffusion.finish import measure_snapshot, stability
+from lsdr.diffusion.grid import image_grid
+from lsdr.diffusion.task import DiffusionTask
+from lsdr.regularizers.regularizer import Regularizer
+from lsdr.training.loop import Outcome, train
+from lsdr.training.order import stream_seed
+from lsdr.training.stepper import Gradient, build_accelerator
+
+
+def run(
+    config: DiffusionConfig,
+    regularizers: Sequence[Regularizer],
+    directory: Path,
+    *,
+    reference_seconds: float | None = None,
+    show_progress: bool = False,
+) -> Outcome:
+    """Train, publish the weights, measure; go on from whatever of this is in `directory` already.
+
+    Args:
+        config: What to train and how.
+        regularizers: The method; empty for plain training.
+        directory: The run's folder.
+        reference_seconds: Training time of the baseline, at which the run is measured a second time ("@equal_time").
+        show_progress: Whether to draw a progress bar.
+
+    Returns:
+        How the run ended; status.json says the same. An exception is recorded there as "crashed" and raised again.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    accelerator = build_accelerator(config.training, log_with=list(config.training.trackers), project_dir=directory)
+    try:
+        data = load_data(config)
+        torch.manual_seed(stream_seed(config.training.seed, "initial weights"))
+        task = build_task(config, data, accelerator.device)
+        initial = copy.deepcopy(task.model.state_dict())
+        with _progress(config, accelerator, show=show_progress) as on_step:
+            outcome = train(
+                task,
+                config.training,
+                directory,
+                accelerator,
+                regularizers=regularizers,
+                reference_seconds=reference_seconds,
+                on_step=on_step,
+            )
+        if accelerator.is_main_process:
+            if outcome.status != "interrupted":
+                _conclude(config, regularizers, directory, task, data, initial, outcome)
+            record_status(directory, outcome.status, outcome.message)
+    except Exception as error:
+        if accelerator.is_main_process:
+            runs.write_text(directory / "crash.txt", traceback.format_exc())
+            record_status(directory, "crashed", f"{type(error).__name__}: {error}")
+        raise
+    accelerator.wait_for_everyone()
+    return outcome
+
+
+def record_status(directory: Path, status: str, message: str) -> None:
+    """Say in status.json what became of a run, keeping the rest."""
+    path = directory / "status.json"
+    before = runs.read_json(path) if path.exists() else {}
+    runs.write_json(path, {**before, "status": status, "message": message})
+
+
+def _conclude(
+    config: DiffusionConfig,
+    regularizers: Sequence[Regularizer],
+    directory: Path,
+    task: DiffusionTask,
+    data: Data,
+    initial: dict[str, torch.Tensor],
+    outcome: Outcome,
+) -> None:
+    """Write what is left to write once training has ended: data, weights, measures."""
+    device = task.heldout.pixels.device
+    runs.write_json(directory / "data.json", data.describe(config.data))
+    with runs.atomic(directory / "data.png") as path:
+        image_grid(take(data.train, 32, device).pixels).save(path, format="png")
+    measures, curves = stability(config, regularizers, directory, task, initial, outcome)
+    for folder in sorted((directory / "snapshots").glob("*")):
+        task.model.load_state_dict(load_file(folder / "ema.safetensors"))
+        found, its_curves, samples = measure_snapshot(config, task, data, directory)
+        if folder.name == "final":
+            measures |= found
+            curves |= its_curves
+            _publish(folder, directory, task)
+            with runs.atomic(directory / "samples" / "final.png") as path:
+                image_grid(samples[:32]).save(path, format="png")
+        else:
+            measures |= {f"{name}@{folder.name}": value for name, value in found.items()}
+    runs.write_json(directory / "curves.json", curves)
+    runs.write_json(directory / "measures.json", measures)
+
+
+def _publish(snapshot: Path, directory: Path, task: DiffusionTask) -> None:
+    """The final weights under their plain name, and the averaged ones in diffusers' layout where that exists."""
+    with runs.atomic(directory / "model.safetensors") as path:
+        shutil.copyfile(snapshot / "model.safetensors", path)
+    if hasattr(task.model, "save_pretrained"):
+        task.model.save_pretrained(directory / "diffusers")
+
+
+@contextlib.contextmanager
+def _progress(
+    config: DiffusionConfig, accelerator: Accelerator, *, show: bool
+) -> Iterator[Callable[[int, Gradient], None] | None]:
+    if not (show and accelerator.is_main_process):
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        bar = progress.add_task("training", total=config.training.steps, detail="")
+        smooth: list[float] = []
+
+        def on_step(step: int, gradient: Gradient) -> None:
+            smooth[:] = [gradient.loss if not smooth else 0.95 * smooth[0] + 0.05 * gradient.loss]
+            speed = progress.tasks[bar].speed
+            rate = f", {speed:.1f} steps/s" if speed else ""
+            progress.update(bar, completed=step, detail=f"loss {smooth[0]:.4f}{rate}")
+
+        yield on_step

@@ -1,0 +1,34 @@
+"""Exponential moving average of a model's weights."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class ExponentialMovingAverage:
+    r"""Average the weights of a model over training.
+
+    .. math:: \bar\theta \leftarrow d\,\bar\theta + (1 - d)\,\theta, \quad d = \min(\text{decay}, (1 + n) / (10 + n))
+
+    The first updates average over few steps (n counts updates), so that a short run is not held at its initial weights.
+    Buffers are copied. Cost: one fused pass over the weights a step.
+
+    Args:
+        model: The model to follow; it is copied once.
+        decay: d, in [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, updates: int) -> None:
+        """Move towards the weights of `model`; `updates` is the number of updates before this one."""
+        decay = min(self.decay, (1 + updates) / (10 + updates))
+        averages: list[Tensor] = list(self.model.parameters())
+        weights = [parameter.detach() for parameter in model.parameters()]
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            average.copy_(buffer)

@@ -1,0 +1,132 @@
+"""Notice in the step it happens that a training run is going wrong."""
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Action = Literal["stop", "skip", "rollback", "off"]
+Kind = Literal["nonfinite_loss", "nonfinite_gradient", "spike"]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What the guard saw: which of the two numbers, its value and the threshold it broke (NaN if it is not finite)."""
+
+    kind: Kind
+    value: float
+    threshold: float
+    which: Literal["loss", "grad_norm"]
+
+    @property
+    def message(self) -> str:
+        """The same in words."""
+        what = "loss" if self.which == "loss" else "gradient norm"
+        if self.kind != "spike":
+            return f"the {what} is {self.value}"
+        return f"the {what} jumped to {self.value:.4g}, over its threshold of {self.threshold:.4g}"
+
+
+class Guard:
+    r"""Watch the loss and the gradient norm of every step for non-finite values and for spikes.
+
+    .. math:: \text{spike:}\quad x_t > c \cdot \operatorname{median}(x_{t-w}, \dots, x_{t-1})
+
+    Two rules. A non-finite value, or a spike of the *loss*, is trouble: `check` returns it and the caller acts as
+    `action` says. A spike of the *gradient norm* alone is common, mostly harmless and what clipping is for: it is
+    counted in `spikes` and left in `gradient_spike` for the record, and `check` returns None.
+
+    Steps in trouble do not enter the running medians; gradient spikes do, so that a lasting change of scale becomes the
+    new normal after half a window. A median that is not positive (an objective that can be negative) has no factor to
+    exceed, so there only non-finite values count. Cost: two medians of `window` floats a step; no tensor is touched.
+
+    Source: none; ten times the running median is how the comparisons count gradient spikes.
+
+    Args:
+        action: What the caller is to do about trouble; with "off" `check` counts spikes and always returns None.
+        factor: c, greater than 1.
+        window: w, steps that the medians run over.
+        warmup: Healthy steps to see before anything is called a spike, at most `window`.
+
+    Attributes:
+        spikes: Steps so far with a spike of the loss, the gradient norm or both.
+        gradient_spike: The gradient spike of the last step checked, if it was one and nothing worse.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> guard = Guard(warmup=3)
+        >>> [guard.check(step, 1.0, 0.5) for step in range(3)]
+        [None, None, None]
+        >>> guard.check(3, 20.0, 0.5)
+        Trouble(kind='spike', value=20.0, threshold=10.0, which='loss')
+        >>> guard.check(4, float("nan"), 0.5).message
+        'the loss is nan'
+    """
+
+    def __init__(self, action: Action = "stop", factor: float = 10.0, window: int = 100, warmup: int = 20) -> None:
+        if action not in get_args(Action):
+            raise ValueError(f"action must be one of {', '.join(get_args(Action))}, got {action!r}")
+        if not factor > 1:
+            raise ValueError(f"factor must be greater than 1, got {factor}")
+        if not 1 <= warmup <= window:
+            raise ValueError(f"warmup must be between 1 and window={window}, got {warmup}; the medians need that many")
+        self.action, self.factor, self.warmup = action, factor, warmup
+        self.spikes = 0
+        self.gradient_spike: Trouble | None = None
+        self._losses: deque[float] = deque(maxlen=window)
+        self._grad_norms: deque[float] = deque(maxlen=window)
+
+    def check(self, step: int, loss: float, grad_norm: float) -> Trouble | None:
+        """Judge one step.
+
+        Args:
+            step: Which step, for the reader of a traceback; the verdict does not depend on it.
+            loss: The step's loss.
+            grad_norm: The norm of its gradient before clipping.
+
+        Returns:
+            The trouble that calls for action, or None.
+        """
+        del step
+        self.gradient_spike = None
+        trouble = _nonfinite(loss, grad_norm)
+        if trouble is None:
+            trouble = self._spike(loss, self._losses, "loss")
+            gradient_spike = self._spike(grad_norm, self._grad_norms, "grad_norm")
+            self.spikes += trouble is not None or gradient_spike is not None
+            if trouble is None:
+                self.gradient_spike = gradient_spike
+                self._losses.append(loss)
+                self._grad_norms.append(grad_norm)
+        return None if self.action == "off" else trouble
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to judge alike, as plain JSON values."""
+        return {"losses": list(self._losses), "grad_norms": list(self._grad_norms), "spikes": self.spikes}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state from `state_dict`."""
+        self._losses = deque(state["losses"], maxlen=self._losses.maxlen)
+        self._grad_norms = deque(state["grad_norms"], maxlen=self._grad_norms.maxlen)
+        self.spikes = state["spikes"]
+        self.gradient_spike = None
+
+    def _spike(self, value: float, healthy: deque[float], which: Literal["loss", "grad_norm"]) -> Trouble | None:
+        if len(healthy) < self.warmup:
+            return None
+        median = statistics.median(healthy)
+        if median <= 0 or value <= self.factor * median:
+            return None
+        return Trouble("spike", value, self.factor * median, which)
+
+
+def _nonfinite(loss: float, grad_norm: float) -> Trouble | None:
+    if not math.isfinite(loss):  # first: a bad loss makes the gradient bad, not the other way round
+        return Trouble("nonfinite_loss", loss, math.nan, "loss")
+    if not math.isfinite(grad_norm):
+        return Trouble("nonfinite_gradient", grad_norm, math.nan, "grad_norm")
+    return None

@@ -1,0 +1,198 @@
+"""What a run writes down: metrics, held-out values, spectra, pictures, events, status."""
+
+import math
+import resource
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from lsdr import runs
+from lsdr.probes.features import FeatureProbe, feature_summary
+from lsdr.probes.weights import WeightProbe
+from lsdr.spectrum import Spectrum
+from lsdr.statistics.effective_rank import effective_rank
+from lsdr.statistics.participation_ratio import participation_ratio
+from lsdr.statistics.stable_rank import stable_rank
+from lsdr.training.config import TrainingConfig
+from lsdr.training.stepper import Gradient, Stepper
+
+_FILES = ("metrics.jsonl", "evaluations.jsonl", "spectra.jsonl", "events.jsonl")
+
+
+class Recorder:
+    """Writes a run's files; only the main process writes, every process may call.
+
+    Args:
+        directory: The run's directory.
+        config: Intervals between records.
+        accelerator: Ranks and trackers.
+    """
+
+    def __init__(self, directory: Path, config: TrainingConfig, accelerator: Accelerator) -> None:
+        self.directory, self.config, self.accelerator = directory, config, accelerator
+        self.seconds = 0.0
+        self._last_step, self._spikes, self._status_written = 0, 0, 0.0
+        self._pending: list[Gradient] = []
+        self._durations: deque[float] = deque(maxlen=500)
+        if config.trackers:
+            hyperparameters = {
+                key: value if isinstance(value, int | float | str) else str(value)
+                for key, value in asdict(config).items()
+            }
+            accelerator.init_trackers("trackers", config=hyperparameters)
+
+    @property
+    def median_step_seconds(self) -> float:
+        """Median duration of the steps taken lately."""
+        return statistics.median(self._durations)
+
+    def restart(self, step: int, state: Mapping[str, Any]) -> None:
+        """Begin at `step`: drop what was written of later steps, which will be taken again."""
+        self.seconds = state.get("seconds", 0.0)
+        self._last_step, self._spikes = step, state.get("spikes", 0)
+        self._pending.clear()
+        if self.accelerator.is_main_process:
+            for name in _FILES:
+                if (self.directory / name).exists():
+                    runs.keep_records(self.directory / name, step)
+        self._status("running", "")
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"seconds": self.seconds, "spikes": self._spikes}
+
+    def step(self, step: int, gradient: Gradient, stepper: Stepper, spikes: int, seconds: float) -> None:
+        """Note a step; every `log_every` steps write a record."""
+        self.seconds += seconds
+        self._durations.append(seconds)
+        self._pending.append(gradient)
+        self._last_step, self._spikes = step, spikes
+        if step % self.config.log_every == 0 or step == self.config.steps:
+            self._flush(stepper.learning_rate(step - 1))
+        if time.monotonic() - self._status_written > 1:
+            self._status("running", "")
+
+    def evaluation(self, step: int, stepper: Stepper) -> None:
+        """Record the held-out values of the averaged weights."""
+        if self.accelerator.is_main_process:
+            values = stepper.task.evaluate(stepper.average.model)
+            runs.append_record(
+                self.directory / "evaluations.jsonl", {"step": step, "seconds": self.seconds, **values}
+            )
+            self._track(values, step)
+
+    def picture(self, step: int, stepper: Stepper) -> None:
+        """Save a picture of what the averaged weights make."""
+        if self.accelerator.is_main_process:
+            image = stepper.task.picture(stepper.average.model)
+            if image is not None:
+                with runs.atomic(self.directory / "samples" / f"step-{step:06d}.png") as temporary:
+                    image.save(temporary, format="png")
+
+    def spectra(self, step: int, stepper: Stepper) -> None:
+        """Record the spectra of every layer's weights, and of the features of the layers the task names."""
+        if not self.accelerator.is_main_process:
+            return
+        model, path = stepper.average.model, self.directory / "spectra.jsonl"
+        weights = {
+            name: {**weight_statistics(spectrum), "shape": list(model.get_submodule(name).weight.shape)}
+            for name, spectrum in WeightProbe()(model).items()
+        }
+        runs.append_record(path, {"step": step, "kind": "weights", "layers": weights})
+        layers = stepper.task.feature_layers()
+        if layers is None:
+            return
+        with FeatureProbe(layers).attach(model) as probe:
+            stepper.task.evaluate(model)
+            moments = probe()
+        features = {}
+        for name, state in moments.items():
+            spectrum, correlation = feature_summary(state)
+            features[name] = {
+                "effective_rank": _number(effective_rank, spectrum),
+                "participation_ratio": _number(participation_ratio, spectrum),
+                "mean_abs_correlation": float(correlation),
+                "values": spectrum.values.tolist(),
+            }
+        runs.append_record(path, {"step": step, "kind": "features", "layers": features})
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Record what the guard found."""
+        if self.accelerator.is_main_process:
+            runs.append_record(self.directory / "events.jsonl", event)
+
+    def finish(self) -> None:
+        """Write the last record and close the trackers; what became of the run is for the caller to say."""
+        if self._pending:
+            self._flush(math.nan)
+        self._status("running", "trained; measuring")
+        if self.config.trackers:
+            self.accelerator.end_training()
+
+    def _flush(self, lr: float) -> None:
+        pending, self._pending = self._pending, []
+        norms = [gradient.norm for gradient in pending]
+        record = {
+            "loss": statistics.fmean(gradient.loss for gradient in pending),
+            "penalty": statistics.fmean(gradient.penalty for gradient in pending),
+            "grad_norm": statistics.median(norms),
+            "grad_norm_max": max(norms),
+            "lr": lr,
+            "seconds": self.seconds,
+            "step_seconds": statistics.median(list(self._durations)[-len(pending) :]),
+            "memory_mb": peak_memory_mb(self.accelerator.device),
+            "spikes": self._spikes,
+            **pending[-1].components,
+        }
+        if self.accelerator.is_main_process:
+            runs.append_record(self.directory / "metrics.jsonl", {"step": self._last_step, **record})
+        self._track(record, self._last_step)
+
+    def _track(self, values: Mapping[str, float], step: int) -> None:
+        if self.config.trackers:
+            self.accelerator.log(dict(values), step=step)
+
+    def _status(self, status: str, message: str) -> None:
+        self._status_written = time.monotonic()
+        if self.accelerator.is_main_process:
+            runs.write_json(
+                self.directory / "status.json",
+                {
+                    "status": status,
+                    "step": self._last_step,
+                    "steps": self.config.steps,
+                    "seconds": self.seconds,
+                    "message": message,
+                    "spikes": self._spikes,
+                },
+            )
+
+
+def weight_statistics(spectrum: Spectrum) -> dict[str, float]:
+    """The statistics of a layer's weights that are recorded; ranks of a zero matrix are 0."""
+    return {
+        "sigma_max": float(spectrum.values[0]),
+        "stable_rank": _number(stable_rank, spectrum),
+        "effective_rank": _number(effective_rank, spectrum),
+    }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MB: of the device if it is a GPU, of the process otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # Linux counts in kB, macOS in bytes
+
+
+def _number(statistic: Any, spectrum: Spectrum) -> float:
+    # Zero-initialised layers are normal in diffusion models; their ranks are undefined and written as 0.
+    return float(statistic(spectrum)) if spectrum.values[0] > 0 else 0.0

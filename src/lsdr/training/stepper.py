@@ -1,0 +1,191 @@
+"""One optimiser step: forward, penalty, backward, update, in micro-batches and over ranks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lsdr.regularizers.attach import Penalty, attach
+from lsdr.regularizers.regularizer import Regularizer
+from lsdr.training.average import ExponentialMovingAverage
+from lsdr.training.config import TrainingConfig
+from lsdr.training.order import share, stream_seed
+from lsdr.training.task import Task
+
+_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What the backward pass of a step found; the weights have not moved yet."""
+
+    loss: float
+    penalty: float
+    norm: float
+    components: dict[str, float]
+
+
+class Stepper:
+    """The state of a training run and how one step changes it.
+
+    Every random number of a step comes from a stream named by (seed, step), so a step needs no generator state and can
+    be replayed at any time: for diagnosis, for a second pass over micro-batches, after a resume.
+
+    Args:
+        task: What is trained.
+        config: How.
+        accelerator: Device, precision and ranks.
+        average: The averaged weights, copied before any hook was on the model.
+        penalty: The attached regularizers.
+        regularized: Whether there are any.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        average: ExponentialMovingAverage,
+        penalty: Penalty,
+        *,
+        regularized: bool,
+    ) -> None:
+        self.task, self.config, self.accelerator = task, config, accelerator
+        self.average, self.penalty, self.regularized = average, penalty, regularized
+        self.plain = task.model
+        optimizer = torch.optim.AdamW(
+            task.model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
+        if config.compile:
+            task.model.compile()
+        self.model: nn.Module
+        self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
+        self.model.train()
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of `step` (counted from 0): linear warm-up, then constant."""
+        return self.config.lr * min(1.0, (step + 1) / max(self.config.warmup, 1))
+
+    def gradient(self, step: int, examples: Mapping[str, Tensor]) -> Gradient:
+        """Accumulate the gradient of the whole batch of `step`.
+
+        Args:
+            step: Which step, counted from 0.
+            examples: This rank's examples.
+
+        Returns:
+            Loss and penalty of the whole batch, gradient norm after averaging over ranks (unscaled, before clipping).
+        """
+        chunks = self.chunks(step, examples)
+        if len(chunks) > 1 and self.regularized:
+            with self.penalty.observe():
+                for number, chunk in enumerate(chunks):
+                    self._losses(step, number, chunk)
+        world = self.accelerator.num_processes
+        total = torch.zeros((), device=self.accelerator.device)
+        penalties = torch.zeros((), device=self.accelerator.device)
+        for number, chunk in enumerate(chunks):
+            last = number == len(chunks) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                losses, context = self._losses(step, number, chunk)
+                # Ranks may hold unequal shares: weigh by examples, undoing the division of the ranks' average.
+                loss = losses.sum() * (world / self.config.batch_size)
+                penalty = self.penalty(**context)
+                self.accelerator.backward(loss + penalty)
+            total += loss.detach() / world
+            penalties += penalty.detach()
+        norm = self._unscaled_norm()
+        if world > 1:
+            total = self.accelerator.reduce(total, reduction="sum")
+        names = list(self.penalty.values)
+        values = [total, penalties, norm, *(self.penalty.values[name] for name in names)]
+        loss_value, penalty_value, norm_value, *components = torch.stack([v.float() for v in values]).tolist()
+        return Gradient(loss_value, penalty_value, norm_value, dict(zip(names, components, strict=True)))
+
+    def update(self, step: int, gradient: Gradient) -> None:
+        """Clip, move the weights, project hard constraints, follow with the average, clear the gradient."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        if self.config.clip and gradient.norm > self.config.clip:
+            scale = self.config.clip / (gradient.norm + 1e-6)
+            torch._foreach_mul_([p.grad for p in self.plain.parameters() if p.grad is not None], scale)
+        self.optimizer.step()
+        self.penalty.project_()
+        self.discard()
+        self.average.update(self.plain, updates=step)
+
+    def discard(self) -> None:
+        """Clear the gradient."""
+        self.optimizer.zero_grad()
+
+    def chunks(self, step: int, examples: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """This rank's micro-batches of `step`, examples and random draws together, on the device."""
+        device, rank, world = self.accelerator.device, self.accelerator.process_index, self.accelerator.num_processes
+        generator = torch.Generator(device=device).manual_seed(stream_seed(self.config.seed, "draws", step))
+        # Drawn for the whole batch and then cut, so that noise does not depend on ranks and micro-batches.
+        draws = self.task.draws(self.config.batch_size, generator)
+        mine = share(list(range(self.config.batch_size)), rank, world)
+        batch = {name: value.to(device, non_blocking=True) for name, value in examples.items()}
+        batch |= {name: value[mine[0] : mine[-1] + 1] for name, value in draws.items()}
+        parts = [share(list(range(len(mine))), k, self.config.accumulate) for k in range(self.config.accumulate)]
+        return [{name: value[part[0] : part[-1] + 1] for name, value in batch.items()} for part in parts if part]
+
+    def replay(self, step: int, chunk: Mapping[str, Tensor], number: int = 0) -> Tensor:
+        """The objective of one micro-batch again, on the plain model, exactly as `step` computed it."""
+        with self.accelerator.autocast():
+            losses, context = self._losses(step, number, chunk, model=self.plain)
+            return losses.mean() + self.penalty(**context)
+
+    def _losses(
+        self, step: int, number: int, chunk: Mapping[str, Tensor], model: nn.Module | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        # Dropout and the like draw from the global generator; a stream of its own makes both passes over a micro-batch,
+        # and every replay, draw the same.
+        torch.manual_seed(stream_seed(self.config.seed, "forward", step, self.accelerator.process_index, number))
+        return self.task.losses(self.model if model is None else model, chunk)
+
+    def _unscaled_norm(self) -> Tensor:
+        if self.accelerator.scaler is not None:
+            self.accelerator.unscale_gradients(self.optimizer)
+        gradients = [p.grad for p in self.plain.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients).to(self.accelerator.device)
+
+
+@contextmanager
+def open_stepper(
+    task: Task, config: TrainingConfig, accelerator: Accelerator, regularizers: Sequence[Regularizer] = ()
+) -> Iterator[Stepper]:
+    """Set up a run in the one order that works: average, then hooks, then compilation and wrapping for ranks.
+
+    Raises:
+        ValueError: If the batch is too small to give every rank and micro-batch an example.
+    """
+    parts = accelerator.num_processes * config.accumulate
+    if config.batch_size < parts:
+        raise ValueError(
+            f"batch_size={config.batch_size} cannot be cut into {accelerator.num_processes} ranks x "
+            f"{config.accumulate} micro-batches; use batch_size={parts} or more"
+        )
+    task.model.to(accelerator.device)
+    average = ExponentialMovingAverage(task.model, config.ema)
+    with attach(task.model, *regularizers) as penalty:
+        yield Stepper(task, config, accelerator, average, penalty, regularized=bool(regularizers))
+
+
+def build_accelerator(config: TrainingConfig, **options: Any) -> Accelerator:
+    """An Accelerator for this configuration.
+
+    Raises:
+        ValueError: If the launch asks for what the loop does not do (sharded parameters).
+    """
+    accelerator = Accelerator(mixed_precision=_PRECISIONS[config.precision], **options)
+    if str(accelerator.distributed_type).rsplit(".", 1)[-1] in {"FSDP", "DEEPSPEED", "MEGATRON_LM"}:
+        raise ValueError(
+            f"the training loop runs on one process or on data-parallel ranks, got {accelerator.distributed_type}; "
+            "launch without sharded parameters"
+        )
+    return accelerator
