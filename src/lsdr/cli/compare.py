@@ -54,8 +54,8 @@ class CompareDiffusion:
             summary = compare(self.config, methods, list(seeds), self.out, engine=self.engine, jobs=self.jobs)
         finally:
             if (self.out / "summary.json").exists():
-                print(f"report: {write_report(self.out)}")
-        print(verdicts(summary))
+                page = write_report(self.out)
+                print(f"{_found(self.out)}\n\nreport: {page}")
         statuses = [seed["status"] for method in summary["methods"] for seed in method["seeds"]]
         return 1 if "crashed" in statuses else 0
 
@@ -71,6 +71,13 @@ def _check(config: DiffusionConfig) -> None:
         build_task(config, data, torch.device("cpu"))
 
 
-def verdicts(summary: dict[str, object]) -> str:
-    """What a comparison found, in lines for the terminal."""
-    return ""
+def _found(directory: Path) -> str:
+    """What a comparison found, for the terminal: the report's own words."""
+    from lsdr.report.load import load
+    from lsdr.report.verdicts import verdicts
+    from lsdr.report.words import caution, findings
+
+    results = load(directory)
+    rows = verdicts(results)
+    paragraphs = [f"{finding.method}: {' '.join(finding.sentences)}" for finding in findings(results, rows)]
+    return "\n\n".join(["", *paragraphs, caution(results, rows)]).rstrip()

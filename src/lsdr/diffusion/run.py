@@ -47,7 +47,7 @@ def run(
         How the run ended; status.json says the same. An exception is recorded there as "crashed" and raised again.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    accelerator = build_accelerator(config.training, log_with=list(config.training.trackers), project_dir=directory)
+    accelerator = build_accelerator(config.training, log_with=list(config.training.trackers) or None, project_dir=directory)
     try:
         data = load_data(config)
         torch.manual_seed(stream_seed(config.training.seed, "initial weights"))

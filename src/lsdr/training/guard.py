@@ -13,20 +13,33 @@ Kind = Literal["nonfinite_loss", "nonfinite_gradient", "spike"]
 
 @dataclass(frozen=True)
 class Trouble:
-    """What the guard saw: which of the two numbers, its value and the threshold it broke (NaN if it is not finite)."""
+    """What the guard saw: which number of which step, its value and the threshold it broke (None if not finite)."""
 
     kind: Kind
     value: float
-    threshold: float
+    threshold: float | None
     which: Literal["loss", "grad_norm"]
+    step: int
 
     @property
     def message(self) -> str:
         """The same in words."""
         what = "loss" if self.which == "loss" else "gradient norm"
-        if self.kind != "spike":
+        if self.threshold is None:
             return f"the {what} is {self.value}"
         return f"the {what} jumped to {self.value:.4g}, over its threshold of {self.threshold:.4g}"
+
+    def to_event(self, action: str) -> dict[str, Any]:
+        """The record for events.jsonl of what was seen and done; what a diagnosis finds goes on top."""
+        return {
+            "step": self.step,
+            "kind": self.kind,
+            "which": self.which,
+            "value": self.value,
+            "threshold": self.threshold,
+            "action": action,
+            "message": self.message,
+        }
 
 
 class Guard:
@@ -62,7 +75,7 @@ class Guard:
         >>> [guard.check(step, 1.0, 0.5) for step in range(3)]
         [None, None, None]
         >>> guard.check(3, 20.0, 0.5)
-        Trouble(kind='spike', value=20.0, threshold=10.0, which='loss')
+        Trouble(kind='spike', value=20.0, threshold=10.0, which='loss', step=3)
         >>> guard.check(4, float("nan"), 0.5).message
         'the loss is nan'
     """
@@ -84,19 +97,18 @@ class Guard:
         """Judge one step.
 
         Args:
-            step: Which step, for the reader of a traceback; the verdict does not depend on it.
+            step: Which step, for the record; the verdict does not depend on it.
             loss: The step's loss.
             grad_norm: The norm of its gradient before clipping.
 
         Returns:
             The trouble that calls for action, or None.
         """
-        del step
         self.gradient_spike = None
-        trouble = _nonfinite(loss, grad_norm)
+        trouble = _nonfinite(step, loss, grad_norm)
         if trouble is None:
-            trouble = self._spike(loss, self._losses, "loss")
-            gradient_spike = self._spike(grad_norm, self._grad_norms, "grad_norm")
+            trouble = self._spike(step, loss, self._losses, "loss")
+            gradient_spike = self._spike(step, grad_norm, self._grad_norms, "grad_norm")
             self.spikes += trouble is not None or gradient_spike is not None
             if trouble is None:
                 self.gradient_spike = gradient_spike
@@ -115,18 +127,20 @@ class Guard:
         self.spikes = state["spikes"]
         self.gradient_spike = None
 
-    def _spike(self, value: float, healthy: deque[float], which: Literal["loss", "grad_norm"]) -> Trouble | None:
+    def _spike(
+        self, step: int, value: float, healthy: deque[float], which: Literal["loss", "grad_norm"]
+    ) -> Trouble | None:
         if len(healthy) < self.warmup:
             return None
         median = statistics.median(healthy)
         if median <= 0 or value <= self.factor * median:
             return None
-        return Trouble("spike", value, self.factor * median, which)
+        return Trouble("spike", value, self.factor * median, which, step)
 
 
-def _nonfinite(loss: float, grad_norm: float) -> Trouble | None:
+def _nonfinite(step: int, loss: float, grad_norm: float) -> Trouble | None:
     if not math.isfinite(loss):  # first: a bad loss makes the gradient bad, not the other way round
-        return Trouble("nonfinite_loss", loss, math.nan, "loss")
+        return Trouble("nonfinite_loss", loss, None, "loss", step)
     if not math.isfinite(grad_norm):
-        return Trouble("nonfinite_gradient", grad_norm, math.nan, "grad_norm")
+        return Trouble("nonfinite_gradient", grad_norm, None, "grad_norm", step)
     return None

@@ -82,6 +82,7 @@ class _Run:
         self.guard = Guard(action=self.config.guard)
         self.step, self.rollbacks, self.equal_step = 0, 0, None if reference is None else 0
         self.skipped: set[int] = set()
+        self.last_loss = 0.0
         self.previous: tuple[int, dict[str, Tensor]] | None = None
 
     def go(self, interrupted: Callable[[], bool], on_step: Callable[[int, Gradient], None] | None) -> Outcome:
@@ -102,7 +103,9 @@ class _Run:
             gradient = self.stepper.gradient(self.step, examples)
             trouble = self._check(gradient)
             if trouble is not None:
-                finding = investigate(self.stepper, self.step, examples, self.previous, trouble)
+                finding = investigate(
+                    self.stepper, self.step, examples, self.previous, trouble, self.config.guard
+                )
                 self.recorder.event(finding)
                 self.stepper.discard()
                 message = f"step {self.step}: {finding['message']}"
@@ -114,12 +117,14 @@ class _Run:
                     batches = self._batches()
                 continue
             self.stepper.update(self.step, gradient)
-            self.previous = (self.step, examples)
+            self.previous, self.last_loss = (self.step, examples), gradient.loss
             self.step += 1
             self.recorder.step(self.step, gradient, self.stepper, self.guard.spikes, time.perf_counter() - started)
             self._after_step()
             if on_step is not None:
                 on_step(self.step, gradient)
+        if not math.isfinite(self.last_loss):
+            return self._end("diverged", f"the loss is {self.last_loss} at the last step, and the guard was off")
         return self._end("finished", "")
 
     @property
@@ -196,7 +201,7 @@ class _Run:
             )
         self.accelerator.wait_for_everyone()
 
-    def restore(self) -> None:
+    def restore(self, *, keep_events: bool = False) -> None:
         found = checkpoints.load_latest(self.directory / "checkpoints")
         if found is None:
             self.recorder.restart(0, {})
@@ -212,11 +217,11 @@ class _Run:
         self.skipped, self.rollbacks = set(state["skipped"]), state["rollbacks"]
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.recorder.restart(self.step, state)
+        self.recorder.restart(self.step, state, keep_events=keep_events)
 
     def _roll_back(self) -> None:
         skipped, rollbacks = set(self.skipped), self.rollbacks + 1
-        self.restore()
+        self.restore(keep_events=True)
         self.skipped, self.rollbacks = skipped, rollbacks
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:

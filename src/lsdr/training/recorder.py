@@ -1,6 +1,5 @@
 """What a run writes down: metrics, held-out values, spectra, pictures, events, status."""
 
-import math
 import resource
 import statistics
 import sys
@@ -39,7 +38,7 @@ class Recorder:
     def __init__(self, directory: Path, config: TrainingConfig, accelerator: Accelerator) -> None:
         self.directory, self.config, self.accelerator = directory, config, accelerator
         self.seconds = 0.0
-        self._last_step, self._spikes, self._status_written = 0, 0, 0.0
+        self._last_step, self._spikes, self._status_written, self._lr = 0, 0, 0.0, 0.0
         self._pending: list[Gradient] = []
         self._durations: deque[float] = deque(maxlen=500)
         if config.trackers:
@@ -54,14 +53,17 @@ class Recorder:
         """Median duration of the steps taken lately."""
         return statistics.median(self._durations)
 
-    def restart(self, step: int, state: Mapping[str, Any]) -> None:
-        """Begin at `step`: drop what was written of later steps, which will be taken again."""
+    def restart(self, step: int, state: Mapping[str, Any], *, keep_events: bool = False) -> None:
+        """Begin at `step`: drop what was written of later steps, which will be taken again.
+
+        After a rollback the event that caused it stays.
+        """
         self.seconds = state.get("seconds", 0.0)
         self._last_step, self._spikes = step, state.get("spikes", 0)
         self._pending.clear()
         if self.accelerator.is_main_process:
             for name in _FILES:
-                if (self.directory / name).exists():
+                if (self.directory / name).exists() and not (keep_events and name == "events.jsonl"):
                     runs.keep_records(self.directory / name, step)
         self._status("running", "")
 
@@ -74,9 +76,9 @@ class Recorder:
         self.seconds += seconds
         self._durations.append(seconds)
         self._pending.append(gradient)
-        self._last_step, self._spikes = step, spikes
+        self._last_step, self._spikes, self._lr = step, spikes, stepper.learning_rate(step - 1)
         if step % self.config.log_every == 0 or step == self.config.steps:
-            self._flush(stepper.learning_rate(step - 1))
+            self._flush()
         if time.monotonic() - self._status_written > 1:
             self._status("running", "")
 
@@ -132,12 +134,12 @@ class Recorder:
     def finish(self) -> None:
         """Write the last record and close the trackers; what became of the run is for the caller to say."""
         if self._pending:
-            self._flush(math.nan)
+            self._flush()
         self._status("running", "trained; measuring")
         if self.config.trackers:
             self.accelerator.end_training()
 
-    def _flush(self, lr: float) -> None:
+    def _flush(self) -> None:
         pending, self._pending = self._pending, []
         norms = [gradient.norm for gradient in pending]
         record = {
@@ -145,7 +147,7 @@ class Recorder:
             "penalty": statistics.fmean(gradient.penalty for gradient in pending),
             "grad_norm": statistics.median(norms),
             "grad_norm_max": max(norms),
-            "lr": lr,
+            "lr": self._lr,
             "seconds": self.seconds,
             "step_seconds": statistics.median(list(self._durations)[-len(pending) :]),
             "memory_mb": peak_memory_mb(self.accelerator.device),

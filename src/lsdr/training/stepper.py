@@ -134,11 +134,11 @@ class Stepper:
         parts = [share(list(range(len(mine))), k, self.config.accumulate) for k in range(self.config.accumulate)]
         return [{name: value[part[0] : part[-1] + 1] for name, value in batch.items()} for part in parts if part]
 
-    def replay(self, step: int, chunk: Mapping[str, Tensor], number: int = 0) -> Tensor:
-        """The objective of one micro-batch again, on the plain model, exactly as `step` computed it."""
+    def replay(self, step: int, chunk: Mapping[str, Tensor], number: int = 0, *, penalized: bool = True) -> Tensor:
+        """The objective of one micro-batch again, on the plain model, as `step` computed it."""
         with self.accelerator.autocast():
             losses, context = self._losses(step, number, chunk, model=self.plain)
-            return losses.mean() + self.penalty(**context)
+            return losses.mean() + self.penalty(**context) if penalized else losses.mean()
 
     def _losses(
         self, step: int, number: int, chunk: Mapping[str, Tensor], model: nn.Module | None = None

@@ -1,0 +1,90 @@
+"""Runs as processes of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lsdr.experiments.worker import SUPERVISED
+
+Poll = Callable[[], str | None]
+"""None while the run goes on; then how its process ended, in words."""
+
+_GRACE = 30.0
+"""Seconds that a worker has to finish its step and write a checkpoint when asked to stop."""
+
+
+@contextmanager
+def local(threads: int) -> Iterator[Callable[[Path], Poll]]:
+    """Start runs as processes; those still going when the block is left are asked to stop, then killed.
+
+    Args:
+        threads: Threads that each run may use.
+
+    Yields:
+        A function that starts the run of a job file and returns how to ask after it.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(job: Path) -> Poll:
+        process = start_worker(job, threads)
+        processes.append(process)
+        return lambda: None if process.poll() is None else ending(process.returncode)
+
+    try:
+        yield start
+    finally:
+        _stop(processes)
+
+
+def start_worker(job: Path, threads: int) -> subprocess.Popen[bytes]:
+    """Start the worker of a job file in a session of its own, its output going to worker.log beside the job.
+
+    A session of its own keeps the terminal's Ctrl-C away from it: whoever started it decides how it stops.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    with (job.parent / "worker.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lsdr.experiments.worker", str(job), SUPERVISED],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def ending(code: int) -> str:
+    """Say how a process ended.
+
+    Example:
+        >>> ending(-9)
+        'killed by SIGKILL, as the system does when memory runs out'
+        >>> ending(3)
+        'exit code 3'
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    reason = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{reason}"
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    try:
+        running = [process for process in processes if process.poll() is None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(_GRACE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):  # too slow, or a second Ctrl-C: it resumes from a checkpoint
+        pass
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            if process.stdin is not None:
+                process.stdin.close()

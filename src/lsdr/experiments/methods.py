@@ -1,0 +1,172 @@
+"""The methods that a comparison can name: each a tuple of regularizers, the baseline the empty one."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from lsdr.experiments.dotted import load
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train. Importing and listing methods needs no torch; `build` does."""
+
+    name: str
+    """Also the name of its folder in the run directory."""
+    description: str
+    build: Callable[[], tuple[Any, ...]]
+    """Makes the regularizers."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Training options that this method sets."""
+    mirrors: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None
+    """For a control: makes its regularizers from those of the method that it is the control of."""
+
+
+def _decorrelation() -> tuple[Any, ...]:
+    from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation
+
+    return (SpectralDecorrelation(),)
+
+
+def _decorrelation_as_written() -> tuple[Any, ...]:
+    from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation
+
+    return (SpectralDecorrelation(form="as_written"),)
+
+
+def _matched(regularizers: tuple[Any, ...]) -> tuple[Any, ...]:
+    from lsdr.regularizers.matched_weight_decay import MatchedWeightDecay
+
+    return (MatchedWeightDecay(regularizers),)
+
+
+def _with_weight(weight: float, regularizers: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copy the regularizers with another weight."""
+    for regularizer in regularizers:
+        if not is_dataclass(regularizer) or "weight" not in {each.name for each in fields(regularizer)}:
+            raise ValueError(f"{regularizer!r} is no dataclass with a field `weight`, so its weight cannot be set")
+    return tuple(replace(regularizer, weight=weight) for regularizer in regularizers)
+
+
+METHODS: dict[str, Method] = {
+    "baseline": Method(
+        name="baseline",
+        description="Plain training: no regularizer.",
+        build=tuple,
+    ),
+    "decorrelation": Method(
+        name="decorrelation",
+        description="Spectral decorrelation of the middle block's features: correlations off the diagonal go to zero, "
+        "a hinge keeps the variances.",
+        build=_decorrelation,
+    ),
+    "decorrelation_as_written": Method(
+        name="decorrelation_as_written",
+        description="Spectral decorrelation by the formula as written: the whole covariance, diagonal included, so it "
+        "also shrinks the variances.",
+        build=_decorrelation_as_written,
+    ),
+    "clip": Method(
+        name="clip",
+        description="Control: no regularizer, gradients clipped to norm 1.",
+        build=tuple,
+        overrides={"clip": 1.0},
+    ),
+    "weight_decay_matched": Method(
+        name="weight_decay_matched",
+        description="Control: an L2 penalty on the weights, as strong at the start as the penalty it stands in for",
+        build=lambda: _matched(_decorrelation()),
+        mirrors=_matched,
+    ),
+    "lambda_zero": Method(
+        name="lambda_zero",
+        description="Control: the same code with the penalty's weight at zero",
+        build=lambda: _with_weight(0.0, _decorrelation()),
+        mirrors=partial(_with_weight, 0.0),
+    ),
+}
+
+_CONTROLS = ("baseline", "clip", "weight_decay_matched", "lambda_zero")
+
+
+def resolve(spec: str, others: Sequence[str] = ()) -> Method:
+    """Find the method that a text names.
+
+    Args:
+        spec: A name of `METHODS`; "name@WEIGHT" for another weight; or "package.module:function", a function without
+            arguments that returns a tuple of regularizers (also with @WEIGHT).
+        others: The comparison's methods, in order. `lambda_zero` and `weight_decay_matched` are controls of the first
+            one that has regularizers of its own, and of `decorrelation` when there is none.
+
+    Returns:
+        The method. Its name can be a folder's: in a stranger's name the colon becomes a dot.
+
+    Raises:
+        ValueError: If there is no such method, or the weight is no finite number >= 0 or cannot be set.
+
+    Example:
+        >>> resolve("decorrelation@0.30").name
+        'decorrelation@0.3'
+        >>> resolve("clip").overrides
+        {'clip': 1.0}
+    """
+    name, at, weight = spec.partition("@")
+    if ":" in name:
+        method = _strangers(name)
+    elif name in METHODS:
+        method = METHODS[name]
+    else:
+        close = get_close_matches(name, METHODS, n=3) or list(METHODS)
+        raise ValueError(
+            f"no method {name!r}; close names: {', '.join(close)}. "
+            "A function of yours that returns a tuple of regularizers is named package.module:function"
+        )
+    if method.mirrors is not None:
+        mirrored = resolve(next((each for each in others if each.partition("@")[0] not in _CONTROLS), "decorrelation"))
+        method = replace(
+            method,
+            description=f"{method.description} ({mirrored.name}).",
+            build=_composed(method.mirrors, mirrored.build),
+        )
+    if not at:
+        return method
+    if name in _CONTROLS:
+        raise ValueError(f"{name} has no weight to set, got {spec!r}; name it without @")
+    try:
+        value = float(weight)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"expected a number >= 0 after @, got {spec!r}; for example {name}@0.3")
+    return replace(
+        method,
+        name=f"{method.name}@{value:g}",
+        description=f"{method.description.rstrip('.')}; weight {value:g}.",
+        build=_composed(partial(_with_weight, value), method.build),
+    )
+
+
+def _strangers(path: str) -> Method:
+    """A method from outside: a function by its dotted path."""
+    function = load(path)
+    if not callable(function):
+        raise TypeError(f"{path} is no function but {function!r}; it must return a tuple of regularizers")
+
+    def build() -> tuple[Any, ...]:
+        regularizers = function()
+        if not isinstance(regularizers, tuple) or not all(hasattr(each, "attach") for each in regularizers):
+            raise ValueError(f"{path} must return a tuple of regularizers, got {regularizers!r}")
+        return regularizers
+
+    description = (function.__doc__ or "").strip().partition("\n")[0] or f"The regularizers that {path} returns."
+    return Method(name=re.sub(r"[^\w.-]", ".", path), description=description, build=build)
+
+
+def _composed(
+    change: Callable[[tuple[Any, ...]], tuple[Any, ...]], build: Callable[[], tuple[Any, ...]]
+) -> Callable[[], tuple[Any, ...]]:
+    return lambda: change(build())

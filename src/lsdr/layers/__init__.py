@@ -1,0 +1,1 @@
+"""Where to look in a model: layers by name, and their outputs as it runs."""

@@ -1,0 +1,75 @@
+"""Watch layers' outputs while a model runs: the only place in LSDR that registers hooks."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lsdr.layers.select import Layers, select_called
+
+Receive = Callable[[str, nn.Module, Tensor], None]
+
+
+@contextmanager
+def capture(
+    model: nn.Module, layers: Layers | Mapping[str, nn.Module], receive: Receive
+) -> Iterator[dict[str, nn.Module]]:
+    """Call `receive(name, module, output)` whenever a selected layer has run; no hook is left on leaving.
+
+    The output arrives as the layer returned it, with its graph; of a tuple, a list, a dict or a diffusers output the
+    first tensor is taken. A layer run again by non-reentrant gradient checkpointing during the backward pass is not
+    reported again. Nothing is reported for containers that are never called (`ModuleList`); they are not selected.
+
+    With `torch.compile`, enter before the compiled model's first call: hooks added later are silently not compiled
+    in, and what waits for them must notice that none came.
+
+    Args:
+        model: The model to watch, plain, compiled or wrapped.
+        layers: As for `select_layers`, or layers selected already, by name.
+        receive: Called with the layer's name, the layer and its output. Under `torch.compile` it is traced, so keep
+            it to plain Python and tensor operations.
+
+    Yields:
+        The selected layers by name.
+
+    Raises:
+        ValueError: If no layer matches.
+        TypeError: In the forward pass, if a layer's output holds no tensor.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> with capture(model, "0", lambda name, module, output: print(name, tuple(output.shape))):
+        ...     _ = model(torch.zeros(4, 2))
+        0 (4, 3)
+    """
+    selected = dict(layers) if isinstance(layers, Mapping) else select_called(model, layers)
+    with ExitStack() as handles:
+        for name, module in selected.items():
+            handles.callback(module.register_forward_hook(_hook(name, receive)).remove)
+        yield selected
+
+
+def _hook(name: str, receive: Receive) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+        # A graph task runs only within a backward pass: there, a forward is checkpointing's recomputation of one that
+        # was reported before. The compiler cannot trace the question, and compiled code recomputes without hooks.
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            return
+        receive(name, module, _first_tensor(output, name))
+
+    return hook
+
+
+def _first_tensor(output: Any, name: str) -> Tensor:
+    """Find the feature in what a layer returned: the first tensor."""
+    if isinstance(output, Tensor):
+        return output
+    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
+    for item in items:
+        if isinstance(item, Tensor):
+            return item
+        if isinstance(item, list | tuple | Mapping):
+            return _first_tensor(item, name)
+    raise TypeError(f"layer {name!r} returned {type(output).__name__} without a tensor; select another layer")

@@ -1,0 +1,184 @@
+"""The attached side of `SpectralDecorrelation`: from the layers' hooks to one number."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed, nn
+
+from lsdr.moments import Moments
+from lsdr.regularizers._decorrelation_value import Recipe, moments_of_features, value_of_features, value_of_moments
+from lsdr.regularizers._features import Features, channels_first
+
+# How far a chunk's statistics may be from the observed ones, relatively: above what another order of half-precision
+# rounding does to a mean over many features, below what other noise or another dropout mask does.
+_REPLAY_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """The moments of one forward's features, in halves where the estimator wants halves."""
+
+    samples: int
+    halves: tuple[Moments, ...]
+
+
+class DecorrelationTerm:
+    """The penalty of one attached `SpectralDecorrelation`."""
+
+    def __init__(self, layers: dict[str, nn.Module], recipe: Recipe, weight: float | int, channel_dim: int | None):
+        self.values: dict[str, Tensor] = {}
+        self._features = Features(layers)
+        self._recipe = recipe
+        self._weight = weight
+        self._channel_dim = channel_dim
+        self._observed: dict[str, list[_Forward]] = {name: [] for name in layers}
+        self._used: dict[str, int] = dict.fromkeys(layers, 0)
+        self.receive = self._features.receive
+
+    def __call__(self, **context: Any) -> Float[Tensor, ""]:
+        """Give the weighted mean over layers; the context is not needed.
+
+        Raises:
+            RuntimeError: If a layer did not run since the last call.
+            ValueError: If there are too few samples for the estimator.
+        """
+        collected = self._features.take()
+        results = {}
+        for name, outputs in collected.items():
+            with torch.autocast(outputs[0].device.type, enabled=False):
+                features = [self._ordered(name, output) for output in outputs]
+                results[name] = self._value(name, features)
+        total = self._weight * torch.stack(list(results.values())).mean()
+        self.values = {name: value.detach() for name, value in results.items()}
+        return total
+
+    @contextmanager
+    def observe(self) -> Iterator[None]:
+        """Collect moments of the forwards within; see `Penalty.observe`.
+
+        Raises:
+            ValueError: If the estimator needs all samples at once.
+            RuntimeError: On leaving, if a layer did not run.
+        """
+        if self._recipe.estimator == "u_statistic":
+            raise ValueError(
+                "estimator='u_statistic' needs all samples at once and cannot be observed in chunks; "
+                "use estimator='split_half', unbiased as well"
+            )
+        self._forget()
+        with self._features.observed_by(self._remember):
+            yield
+        silent = [name for name, forwards in self._observed.items() if not forwards]
+        if silent:
+            self._forget()
+            raise RuntimeError(f"the layers {silent} did not run while observed; run every chunk through the model")
+
+    def observed(self) -> int:
+        """Count the observed forwards that no call has used yet."""
+        return max(len(forwards) - self._used[name] for name, forwards in self._observed.items())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing: every step is computed from its own features."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Accept the empty state.
+
+        Raises:
+            ValueError: If the state is not empty.
+        """
+        if state:
+            raise ValueError(f"spectral decorrelation has no state, got entries {sorted(state)}")
+
+    def close(self) -> None:
+        """Let go of all features and receive no more."""
+        self._features.close()
+        self._forget()
+
+    def _ordered(self, name: str, output: Tensor) -> Float[Tensor, "d n p"]:
+        return channels_first(output, self._features.layers[name], self._channel_dim, name)
+
+    def _remember(self, name: str, output: Tensor) -> None:
+        with torch.autocast(output.device.type, enabled=False):
+            self._observed[name].append(self._forward(self._ordered(name, output.detach())))
+
+    def _forget(self) -> None:
+        for name, forwards in self._observed.items():
+            forwards.clear()
+            self._used[name] = 0
+
+    def _forward(self, x: Float[Tensor, "d n p"]) -> _Forward:
+        return _Forward(x.shape[1], moments_of_features(x, self._recipe))
+
+    def _value(self, name: str, features: list[Tensor]) -> Float[Tensor, ""]:
+        observed = self._observed[name]
+        if not observed and not _several_ranks():
+            x = features[0] if len(features) == 1 else torch.cat(features, 1)
+            return value_of_features(x, self._recipe)
+        live = [self._forward(x) for x in features]
+        if not observed:
+            return value_of_moments(self._totals(live, features[0].device), features, self._recipe)
+
+        first = self._used[name]
+        last = first + len(live)
+        _check_replay(name, observed[first:last], live)
+        forwards = [*observed[:first], *live, *observed[last:]]
+        value = value_of_moments(self._totals(forwards, features[0].device), features, self._recipe)
+        self._used[name] = last
+        if last == len(observed):
+            observed.clear()
+            self._used[name] = 0
+        # The gradient of the whole, which the other calls complete, and this call's share of the value.
+        return value - value.detach() * (1 - len(live) / len(forwards))
+
+    def _totals(self, forwards: list[_Forward], device: torch.device) -> list[Moments]:
+        """Merge forwards, then ranks; samples are numbered through, rank after rank, to tell even from odd."""
+        totals = [Moments() for _ in forwards[0].halves]
+        number = _samples_before(sum(forward.samples for forward in forwards), device) if len(totals) == 2 else 0
+        for forward in forwards:
+            halves = forward.halves if number % 2 == 0 else forward.halves[::-1]
+            for total, half in zip(totals, halves, strict=True):
+                total.merge(half)
+            number += forward.samples
+        return [total.all_reduce() for total in totals]
+
+
+def _check_replay(name: str, observed: list[_Forward], live: list[_Forward]) -> None:
+    """Make sure that the second pass brought the features of the first: else the gradient would be silently wrong."""
+    same = len(observed) == len(live)
+    for before, now in zip(observed, live, strict=False):
+        same = same and before.samples == now.samples
+        for half, half_now in zip(before.halves, now.halves, strict=True):
+            if not same or not half.count:
+                continue
+            size = half.covariance().norm()
+            moved = (half_now.covariance().detach() - half.covariance()).norm() > _REPLAY_TOLERANCE * size
+            # Not "within": what is not a number is the guard's business.
+            spread = half.mean.square().sum() + half.covariance().trace()
+            shifted = (half_now.mean.detach() - half.mean).square().sum() > _REPLAY_TOLERANCE**2 * spread
+            same = not bool(moved | shifted)
+    if not same:
+        raise RuntimeError(
+            f"layer {name!r} brought other features than were observed: run the same chunks in the same order, one "
+            "call of the penalty after each, with the same noise and dropout (replay your own generators; the global "
+            "ones are put back when observe() is left) and without batch statistics across chunks"
+        )
+
+
+def _several_ranks() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _samples_before(samples: int, device: torch.device) -> int:
+    """Count the samples of the ranks before this one."""
+    if not _several_ranks():
+        return 0
+    counts = torch.zeros(distributed.get_world_size(), dtype=torch.int64, device=device)
+    rank = distributed.get_rank()
+    counts[rank] = samples
+    distributed.all_reduce(counts)
+    return int(counts[:rank].sum())

@@ -1,0 +1,133 @@
+"""Spectra of layers over depth: of weights and of features, at the start and at the end of training."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lsdr.report.figures.style import Key, Plot, add_curves, canvas, finish, gather, keys_of, pens, safe
+from lsdr.report.load import Results, Run
+from lsdr.report.plain import mapping, scalar, vector
+from lsdr.report.thin import Array, middle
+
+_PANELS = {
+    "weights": (
+        ("sigma_max", "Weights: largest singular value", "largest singular value", "How much a layer can amplify."),
+        ("stable_rank", "Weights: stable rank", "stable rank",
+         "Sum of squared singular values over the largest squared; low means that few directions carry the weight."),
+        ("effective_rank", "Weights: effective rank", "effective rank",
+         "Exponential of the entropy of the singular values; how many directions are in use."),
+    ),
+    "features": (
+        ("effective_rank", "Features: effective rank", "effective rank",
+         "How many directions the layer's outputs use."),
+        ("mean_abs_correlation", "Features: correlation", "mean |correlation|",
+         "Mean absolute correlation between channels of the layer's output; 0 means uncorrelated."),
+        ("participation_ratio", "Features: participation ratio", "participation ratio",
+         "Squared sum of the eigenvalues of the features' covariance over the sum of their squares."),
+    ),
+}  # fmt: skip
+
+
+def layer_plots(results: Results, kind: str) -> list[Plot]:
+    """One plot for each statistic recorded of "weights" or "features"."""
+    return [plot for panel in _PANELS[kind] if (plot := _over_depth(results, kind, *panel))]
+
+
+def _over_depth(results: Results, kind: str, statistic: str, title: str, axis: str, caption: str) -> Plot | None:
+    names = layer_names(results, kind)
+    depth = np.arange(1.0, len(names) + 1)
+
+    def at(place: int) -> Any:
+        return lambda run: (depth, _row(run, kind, statistic, names, place))
+
+    ends = {method.name: curves for method in results.methods if (curves := gather(method, at(-1)))}
+    if not ends:
+        return None
+    values = np.concatenate([curve.y[np.isfinite(curve.y)] for curves in ends.values() for curve in curves])
+    few = len(names) <= 3
+    figure = canvas("layer, in model order", axis, log_y=bool((values > 0).all()) and values.max() > 20 * values.min())
+    keys, drawn = [], pens(results)
+    labels = [safe(name) for name in names]
+    for method in results.methods:
+        if method.name not in ends:
+            continue
+        pen = drawn[method.name]
+        starts = gather(method, at(0)) if any(len(_records(run, kind)) > 1 for run in method.runs) else []
+        if starts and len(names) > 1:
+            x, y = middle([(curve.x, curve.y) for curve in starts])
+            figure.add_scatter(
+                x=x, y=y, mode="lines", line={"color": pen.colour, "width": 1.5, "dash": "dot"}, legendgroup=pen.group,
+                name=f"{safe(method.name)}, first record", text=[labels[int(place) - 1] for place in x],
+                hovertemplate=f"%{{text}}<br>{axis} %{{y:.3~g}}",
+            )  # fmt: skip
+            keys = [Key("first record", "#6b7683", "dot", ""), Key("end of training", "#6b7683", "solid", "")]
+        before = len(figure.data)
+        add_curves(figure, ends[method.name], pen, f"%{{text}}<br>{axis} %{{y:.3~g}}")
+        for trace in figure.data[before:]:
+            trace.text = [labels[int(place) - 1] for place in trace.x]
+            trace.mode = "lines+markers" if few else trace.mode
+    if few:
+        figure.update_xaxes(tickvals=depth, ticktext=[label[-24:] for label in labels], range=[0.5, len(names) + 0.5])
+    caption = f"{caption} {_layers_in_words(names)}"
+    alt = f"{title} against depth in the model for {', '.join(ends)}, {len(names)} layers."
+    return finish(
+        figure, f"{kind}-{statistic}".replace("_", "-"), title, caption, alt, [*keys_of(drawn, list(ends)), *keys]
+    )
+
+
+def _layers_in_words(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"Layer: {names[0]}."
+    return f"{len(names)} layers, from {names[0]} to {names[-1]}; point at a value for its layer."
+
+
+def layer_names(results: Results, kind: str) -> list[str]:
+    """Layers in model order, which is the order of the records."""
+    names: dict[str, None] = {}
+    for run in results.runs:
+        for record in _records(run, kind)[-1:]:
+            names |= dict.fromkeys(mapping(record.get("layers")))
+    return list(names)
+
+
+def _records(run: Run, kind: str) -> list[dict[str, Any]]:
+    return [record for record in run.spectra if record.get("kind") == kind]
+
+
+def _row(run: Run, kind: str, statistic: str, names: list[str], place: int) -> Array:
+    records = _records(run, kind)
+    layers = mapping(records[place].get("layers")) if records else {}
+    return np.array([scalar(mapping(layers.get(name)).get(statistic)) for name in names], dtype=np.float64)
+
+
+def eigenvalue_plots(results: Results, most: int = 3) -> list[Plot]:
+    """The spectrum of the features of up to `most` layers at the end of training: eigenvalue by rank."""
+    plots = []
+    for place, layer in enumerate(layer_names(results, "features")):
+        found = {method.name: curves for method in results.methods if (curves := gather(method, _eigenvalues(layer)))}
+        if not found:
+            continue
+        figure, drawn = canvas("rank", "eigenvalue", log_x=True, log_y=True), pens(results)
+        for method, curves in found.items():
+            add_curves(figure, curves, drawn[method], "rank %{x}<br>eigenvalue %{y:.3~g}")
+        caption = (
+            "Eigenvalues of the covariance of the layer's outputs, largest first: flat means many directions in use."
+        )
+        alt = f"Eigenvalues of the features of {layer} by rank for {', '.join(found)}, both axes logarithmic."
+        title = f"Feature spectrum of {layer}"
+        plots.append(finish(figure, f"eigenvalues-{place}", title, caption, alt, keys_of(drawn, list(found))))
+        if len(plots) == most:
+            break
+    return plots
+
+
+def _eigenvalues(layer: str) -> Any:
+    def read(run: Run) -> tuple[Array, Array]:
+        records = _records(run, "features")
+        layers = mapping(records[-1].get("layers")) if records else {}
+        values = vector(mapping(layers.get(layer)).get("values"))
+        values = np.sort(values[values > 0])[::-1]
+        return np.arange(1.0, len(values) + 1), values
+
+    return read

@@ -1,0 +1,179 @@
+"""Read a run directory into plain values; whatever is missing or broken becomes a note, never a traceback."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lsdr.report.plain import columns, mapping, mappings, read_object, records, scalar, sequence
+from lsdr.report.thin import Array
+
+_METRICS = ("step", "loss", "penalty", "grad_norm", "grad_norm_max", "seconds", "step_seconds", "memory_mb", "spikes")
+_EVALUATIONS = ("step", "seconds", "heldout_loss")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a method with one seed."""
+
+    method: str
+    seed: int | None
+    directory: Path
+    state: str
+    status: dict[str, Any]
+    config: dict[str, Any]
+    metrics: dict[str, Array]
+    evaluations: dict[str, Array]
+    events: list[dict[str, Any]]
+    spectra: list[dict[str, Any]]
+    measures: dict[str, float]
+    curves: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run in words."""
+        return self.method if self.seed is None else f"{self.method}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One arm of a comparison and its runs."""
+
+    name: str
+    description: str
+    regularizers: list[str]
+    runs: list[Run]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report shows."""
+
+    directory: Path
+    single: bool
+    record: dict[str, Any]
+    methods: list[Method]
+    baseline: str
+    summary: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, method by method."""
+        return [run for method in self.methods for run in method.runs]
+
+    @property
+    def seeds(self) -> int:
+        """The number of seeds planned or, where more were run, run."""
+        return max([len(method.runs) for method in self.methods], default=0)
+
+    def label(self, measure: str) -> str:
+        """A measure's name in words."""
+        label = self.about(measure).get("label")
+        return str(label) if label else plain_name(measure).replace("_", " ")
+
+    def about(self, measure: str) -> dict[str, Any]:
+        """What experiment.json says about a measure: label, unit, better, description."""
+        return mapping(mapping(self.record.get("measures")).get(plain_name(measure)))
+
+
+def plain_name(measure: str) -> str:
+    """A measure's name without the mark of equal wall-clock.
+
+    Example:
+        >>> plain_name("heldout_loss@equal_time")
+        'heldout_loss'
+    """
+    return measure.removesuffix("@equal_time")
+
+
+def load(directory: Path) -> Results:
+    """Read an experiment directory, or a single run's (one with metrics.jsonl or status.json directly inside).
+
+    Raises:
+        ValueError: If the directory holds neither.
+    """
+    notes: list[str] = []
+    experiment = directory / "experiment.json"
+    if not directory.is_dir():
+        raise ValueError(f"expected a run directory, but {directory} is not a folder; give the folder a run wrote into")
+    if not experiment.exists() and ((directory / "metrics.jsonl").exists() or (directory / "status.json").exists()):
+        run = _load_run(directory, *_who(directory), notes)
+        method = Method(run.method, "", [], [run])
+        return Results(directory, True, _single_record(run), [method], method.name, {}, notes)
+    record = read_object(experiment, notes)
+    methods = _load_methods(directory, record, notes)
+    if not methods and not experiment.exists():
+        raise ValueError(
+            f"{directory} holds no experiment.json, no metrics.jsonl and no METHOD/seed=K folders; "
+            "give the folder that `lsdr compare` or `lsdr train` wrote into"
+        )
+    summary = read_object(directory / "summary.json", notes)
+    named = [str(item["against"]) for item in mappings(summary.get("comparisons")) if item.get("against")]
+    names = [method.name for method in methods]
+    baseline = next(iter(named), "baseline" if "baseline" in names or not names else names[0])
+    return Results(directory, False, record, methods, baseline, summary, notes)
+
+
+def _load_methods(directory: Path, record: dict[str, Any], notes: list[str]) -> list[Method]:
+    described = {str(item.get("name")): item for item in mappings(record.get("methods"))}
+    found = sorted({path.parent.name for path in directory.glob("*/seed=*") if path.is_dir()} - described.keys())
+    planned = [seed for seed in sequence(record.get("seeds")) if isinstance(seed, int)]
+    methods = []
+    for name in [*described, *found]:
+        folder = directory / name
+        if not folder.resolve().is_relative_to(directory.resolve()):
+            notes.append(f"The method {name!r} lies outside the experiment's folder and is left out.")
+            continue
+        seeds = dict.fromkeys(planned) | dict.fromkeys(sorted(_seeds(folder)))
+        runs = [_load_run(folder / f"seed={seed}", name, seed, notes) for seed in seeds]
+        about = described.get(name, {})
+        regularizers = [str(item) for item in sequence(about.get("regularizers"))]
+        methods.append(Method(name, str(about.get("description") or ""), regularizers, runs))
+    return methods
+
+
+def _seeds(folder: Path) -> list[int]:
+    numbers = [path.name.removeprefix("seed=") for path in folder.glob("seed=*") if path.is_dir()]
+    return [int(number) for number in numbers if number.isdecimal()]
+
+
+def _load_run(folder: Path, method: str, seed: int | None, notes: list[str]) -> Run:
+    status = read_object(folder / "status.json", notes)
+    measures = read_object(folder / "measures.json", notes)
+    return Run(
+        method=method,
+        seed=seed,
+        directory=folder,
+        state=str(status.get("status") or ("no status" if folder.exists() else "not started")),
+        status=status,
+        config=read_object(folder / "config.json", notes),
+        metrics=columns(folder / "metrics.jsonl", _METRICS, notes),
+        evaluations=columns(folder / "evaluations.jsonl", _EVALUATIONS, notes),
+        events=list(records(folder / "events.jsonl", notes)),
+        spectra=list(records(folder / "spectra.jsonl", notes)),
+        measures={name: number for name, value in measures.items() if np.isfinite(number := scalar(value))},
+        curves=read_object(folder / "curves.json", notes),
+    )
+
+
+def _who(directory: Path) -> tuple[str, int | None]:
+    """A lone run's method and seed: from its configuration, else from its folder's name."""
+    config = read_object(directory / "config.json", [])
+    folder = directory.resolve()
+    named = folder.name.startswith("seed=")
+    method = config.get("method") or config.get("name") or (folder.parent.name if named else folder.name)
+    seed = str(config.get("seed", folder.name.removeprefix("seed=") if named else ""))
+    return str(method), int(seed) if seed.isdecimal() else None
+
+
+def _single_record(run: Run) -> dict[str, Any]:
+    """What a lone run knows of an experiment's record: the training command writes it into the run's configuration."""
+    kept: dict[str, Any] = {
+        key: run.config[key] for key in ("data", "environment", "command", "measures", "created") if key in run.config
+    }
+    if not isinstance(kept.get("data"), Mapping):
+        kept.pop("data", None)
+    return {**kept, "config": run.config}

@@ -1,0 +1,125 @@
+"""The report: one HTML file made from a run directory's files alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from lsdr.report import tables, words
+from lsdr.report.figures.layers import eigenvalue_plots, layer_plots
+from lsdr.report.figures.losses import loss_plots
+from lsdr.report.figures.measures import effects_plot, seed_plots
+from lsdr.report.figures.power import power_plot
+from lsdr.report.figures.stability import lr_plot
+from lsdr.report.figures.style import pens
+from lsdr.report.load import Results, load
+from lsdr.report.samples import final_samples, progress
+from lsdr.report.verdicts import by_method, verdicts
+from lsdr.runs import write_text
+
+_SENSITIVITY = ("sensitivity", "lyapunov", "diversity_variance", "nearest_neighbour")
+
+
+def write_report(directory: Path) -> Path:
+    """Write report.html into a run directory, from the files in it.
+
+    The page needs no other file and no network, and works without scripts but for its plots. A run that diverged,
+    crashed or has not finished is shown as that; missing and broken files are named at the end. Takes seconds; imports
+    no torch.
+
+    Args:
+        directory: An experiment (METHOD/seed=K folders, experiment.json) or a single run (metrics.jsonl inside).
+
+    Returns:
+        The file written.
+
+    Raises:
+        ValueError: If the directory is neither.
+
+    Example:
+        >>> import tempfile
+        >>> from lsdr.runs import append_record
+        >>> run = Path(tempfile.mkdtemp())
+        >>> append_record(run / "metrics.jsonl", {"step": 1, "loss": 0.5})
+        >>> write_report(run).name
+        'report.html'
+    """
+    results = load(directory)
+    page = directory / "report.html"
+    write_text(page, _render(results))
+    return page
+
+
+def _render(results: Results) -> str:
+    environment = Environment(
+        loader=PackageLoader("lsdr.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    # Ours and Plotly's own code; everything that comes from a run's files is escaped.
+    environment.globals["css"] = Markup(_asset("report.css"))
+    environment.globals["script"] = Markup(_asset("report.js"))
+    environment.globals["plotly"] = Markup(get_plotlyjs())
+    environment.filters["markup"] = Markup
+    return environment.get_template("report.html.j2").render(**_content(results))
+
+
+def _asset(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
+def _content(results: Results) -> dict[str, Any]:
+    found = verdicts(results)
+    notes = list(results.notes)
+    shown_events, more_events = tables.events(results)
+    lr = lr_plot(results)
+    power = power_plot(results)
+    effects = effects_plot(results, found)
+    content = {
+        "results": results,
+        "pens": pens(results),
+        "title": words.title(results),
+        "facts": words.facts(results),
+        "caution": words.caution(results, found),
+        "findings": words.findings(results, found),
+        "comparisons_note": words.comparisons_note(found),
+        "overview": tables.overview(results, found),
+        "groups": [(flag, group) for flag in (False, True) if (group := by_method(found, equal_time=flag))],
+        "effects": effects,
+        "medians": tables.medians(results),
+        "losses": loss_plots(results),
+        "lr": lr,
+        "stability": tables.stability(results),
+        "samples": final_samples(results, notes),
+        "progress": progress(results, notes),
+        "power": power,
+        "weights": layer_plots(results, "weights"),
+        "features": [*layer_plots(results, "features"), *eigenvalue_plots(results)],
+        "sensitivity": seed_plots(results, _SENSITIVITY),
+        "failures": tables.failures(results),
+        "events": shown_events,
+        "more_events": more_events,
+        "images": tables.images_in_words(results),
+        "problems": tables.problems(results),
+        "environment": tables.environment(results),
+        "command": _command(results),
+        "config": _config(results),
+        "described": tables.described(results, found),
+    }
+    return {**content, "notes": notes}  # after the pictures, which may add some
+
+
+def _command(results: Results) -> str:
+    stamp = results.record.get("environment")
+    command = results.record.get("command") or (stamp.get("command") if isinstance(stamp, dict) else "")
+    return " ".join(str(part) for part in command) if isinstance(command, list) else str(command or "")
+
+
+def _config(results: Results) -> str:
+    config = results.record.get("config")
+    return json.dumps(config, indent=2, ensure_ascii=False) if config else ""

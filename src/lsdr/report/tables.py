@@ -1,0 +1,234 @@
+"""The report's tables other than the verdicts: overview, stability, failures, guard events, plain medians."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lsdr.report.figures.stability import largest_stable
+from lsdr.report.load import Method, Results, Run
+from lsdr.report.numbers import count, median, number, percent, plural, ratio, wilson
+from lsdr.report.plain import mapping, scalar, sequence
+from lsdr.report.verdicts import COSTS, Verdict, cost, cost_ratio, unit
+
+_FAILED = ("diverged", "crashed")
+_MOST_EVENTS = 40
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One method in the first table."""
+
+    method: str
+    baseline: bool
+    value: str
+    steps: Verdict | None
+    time: Verdict | None
+    others: str
+    seconds: str
+    seconds_ratio: str
+    memory: str
+    memory_ratio: str
+    failed: str
+
+
+def overview(results: Results, found: list[Verdict]) -> list[Overview]:
+    """The baseline and every method: primary measure, tally of the others, cost, failures."""
+    rows = []
+    for method in sorted(results.methods, key=lambda method: method.name != results.baseline):
+        own = [row for row in found if row.method == method.name]
+        primary = {row.equal_time: row for row in own if row.primary}
+        baseline = method.name == results.baseline
+        seconds, memory = (median(cost(run, name) for run in method.runs) for name in COSTS)
+        failed = sum(run.state in _FAILED for run in method.runs)
+        rows.append(
+            Overview(
+                method=method.name,
+                baseline=baseline,
+                value=number(median(run.measures.get("heldout_loss", math.nan) for run in method.runs)),
+                steps=primary.get(False),
+                time=primary.get(True),
+                others="" if baseline else _tally([row for row in own if not row.primary and row.measure not in COSTS]),
+                seconds=f"{number(seconds)} s" if math.isfinite(seconds) else "—",
+                seconds_ratio="" if baseline else ratio(cost_ratio(results, method, "step_seconds")),
+                memory=f"{count(memory)} MB" if math.isfinite(memory) else "—",
+                memory_ratio="" if baseline else ratio(cost_ratio(results, method, "memory_mb")),
+                failed=f"{failed} of {len(method.runs)}",
+            )
+        )
+    return rows
+
+
+def _tally(rows: list[Verdict]) -> str:
+    """Other measures at equal steps, counted by verdict."""
+    rows = [row for row in rows if not row.equal_time]
+    better, worse = (sum(row.verdict == word for row in rows) for word in ("better", "worse"))
+    return f"{better} better, {worse} worse, {len(rows) - better - worse} neither" if rows else "—"
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How steadily one method trained."""
+
+    method: str
+    runs: str
+    failed: str
+    interval: str
+    spikes: str
+    rate: str
+
+
+def stability(results: Results) -> list[Stability]:
+    """Divergence with Wilson's interval, gradient spikes and the largest stable learning rate."""
+    return [_stability(method) for method in results.methods]
+
+
+def _stability(method: Method) -> Stability:
+    ended = [run for run in method.runs if run.state in ("finished", *_FAILED)]
+    failed = sum(run.state in _FAILED for run in ended)
+    low, high = wilson(failed, len(ended))
+    spikes = [value for run in method.runs if math.isfinite(value := _spikes(run))]
+    rates = [value for run in method.runs if math.isfinite(value := largest_stable(run))]
+    spread = f" ({number(min(rates))} to {number(max(rates))})" if rates and min(rates) < max(rates) else ""
+    return Stability(
+        method=method.name,
+        runs=f"{len(ended)} of {len(method.runs)}",
+        failed=f"{failed} of {len(ended)}",
+        interval=f"{percent(low).lstrip('+')} to {percent(high).lstrip('+')}" if ended else "—",
+        spikes=f"{number(median(spikes))} ({count(sum(spikes))} in all)" if spikes else "—",
+        rate=f"{number(median(rates))}{spread}" if rates else "—",
+    )
+
+
+def _spikes(run: Run) -> float:
+    if "gradient_spikes" in run.measures:
+        return run.measures["gradient_spikes"]
+    return scalar(run.status.get("spikes"))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not finish."""
+
+    run: str
+    state: str
+    reached: str
+    message: str
+
+
+def failures(results: Results) -> list[Failure]:
+    """Every run that did not finish, with what it said."""
+    return [
+        Failure(run.name, run.state, _reached(run), str(run.status.get("message") or ""))
+        for run in results.runs
+        if run.state != "finished"
+    ]
+
+
+def _reached(run: Run) -> str:
+    step, steps = scalar(run.status.get("step")), scalar(run.status.get("steps"))
+    if not math.isfinite(step):
+        return "—"
+    return f"step {count(step)}" + (f" of {count(steps)}" if math.isfinite(steps) else "")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something the guard caught."""
+
+    run: str
+    step: str
+    kind: str
+    where: str
+    message: str
+    action: str
+    examples: str
+    spectra: str
+
+
+def events(results: Results) -> tuple[list[Event], int]:
+    """The first guard events, and how many more there are."""
+    found = [(run, record) for run in results.runs for record in run.events]
+    return [_event(run, record) for run, record in found[:_MOST_EVENTS]], max(len(found) - _MOST_EVENTS, 0)
+
+
+def _event(run: Run, record: dict[str, Any]) -> Event:
+    names = [str(name) for name in sequence(record.get("names"))] or [
+        f"image {index}" for index in sequence(record.get("indices"))
+    ]
+    more = f" and {count(len(names) - 8)} more" if len(names) > 8 else ""
+    where = [str(record[key]) for key in ("module", "direction") if record.get(key)]
+    spectra = mapping(record.get("spectra"))
+    return Event(
+        run=run.name,
+        step=count(scalar(record.get("step"))),
+        kind=str(record.get("kind") or "").replace("_", " "),
+        where=", ".join(where),
+        message=str(record.get("message") or ""),
+        action=str(record.get("action") or ""),
+        examples=", ".join(names[:8]) + more,
+        spectra="; ".join(f"{layer}: {_statistics(values)}" for layer, values in list(spectra.items())[:6]),
+    )
+
+
+def _statistics(value: object) -> str:
+    known = {name: scalar(item) for name, item in mapping(value).items()}
+    words = [f"{name.replace('_', ' ')} {number(item)}" for name, item in known.items() if math.isfinite(item)]
+    return ", ".join(words) or "not finite"
+
+
+def medians(results: Results) -> list[tuple[str, str, list[str]]]:
+    """Every measure's label, unit and median for each method: what is left to show where nothing was compared."""
+    names = dict.fromkeys(
+        [*mapping(results.record.get("measures")), *(n for run in results.runs for n in run.measures)]
+    )
+    rows = []
+    for name in names:
+        values = [median(run.measures.get(name, math.nan) for run in method.runs) for method in results.methods]
+        if any(math.isfinite(value) for value in values) and not name.endswith("@equal_time"):
+            rows.append((results.label(name), unit(results, name), [number(value) for value in values]))
+    return rows
+
+
+def environment(results: Results) -> list[tuple[str, str]]:
+    """What the runs ran on, entry by entry."""
+    stamp = mapping(results.record.get("environment"))
+    packages = mapping(stamp.pop("packages", None))
+    stamp.pop("command", None)
+    entries = {**stamp, **packages}
+    return [(str(name), value if isinstance(value, str) else json.dumps(value)) for name, value in entries.items()]
+
+
+def problems(results: Results) -> list[tuple[str, str, str]]:
+    """Files of the data that were skipped: kind, count, examples."""
+    rows = []
+    for item in sequence(mapping(results.record.get("data")).get("problems")):
+        about = mapping(item)
+        examples = [str(name) for name in sequence(about.get("examples"))] or [str(about.get("name") or "")]
+        amount = scalar(about.get("count"))
+        rows.append(
+            (str(about.get("kind") or ""), count(amount) if math.isfinite(amount) else "1", ", ".join(examples))
+        )
+    return rows
+
+
+def described(results: Results, found: list[Verdict]) -> list[tuple[str, str]]:
+    """How each measure that appears is measured."""
+    shown = {row.measure for row in found} | {name for run in results.runs for name in run.measures}
+    rows = []
+    for name in mapping(results.record.get("measures")):
+        text = str(results.about(name).get("description") or "")
+        if name in shown and text:
+            rows.append((results.label(name), text))
+    return rows
+
+
+def images_in_words(results: Results) -> str:
+    """How many images there are to learn from and how many are held out."""
+    data = mapping(results.record.get("data"))
+    total, kept = scalar(data.get("count")), scalar(data.get("heldout"))
+    classes = scalar(data.get("classes"))
+    parts = [plural(int(total), "image")] if math.isfinite(total) else []
+    parts += [f"{count(kept)} of them held out"] if math.isfinite(kept) else []
+    parts += [plural(int(classes), "class").replace("classs", "classes")] if math.isfinite(classes) else []
+    return ", ".join(parts)

@@ -1,0 +1,58 @@
+"""From a step in trouble to the layer and the examples behind it."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsdr.training.diagnose import diagnose
+from lsdr.training.guard import Action, Trouble
+from lsdr.training.stepper import Stepper
+
+
+def investigate(
+    stepper: Stepper,
+    step: int,
+    examples: Mapping[str, Tensor],
+    previous: tuple[int, Mapping[str, Tensor]] | None,
+    trouble: Trouble,
+    action: Action,
+) -> dict[str, Any]:
+    """Replay a step in trouble, micro-batch by micro-batch, until one shows where it came from.
+
+    The weights have not moved since, and every random number of a step can be drawn again, so the replay is exact.
+
+    Args:
+        stepper: The run.
+        step: The step in trouble.
+        examples: Its examples on this rank.
+        previous: The last healthy step and its examples, to compare a spike with; None when there was none.
+        trouble: What the guard saw.
+        action: What will be done about it.
+
+    Returns:
+        An entry for events.jsonl.
+    """
+    # On several ranks the penalty talks to the others, who may replay another number of passes: leave it out there.
+    alone = stepper.accelerator.num_processes == 1
+    reference: Callable[[], Tensor] | None = None
+    if previous is not None:
+        earlier, chunk = previous[0], stepper.chunks(*previous)[0]
+        reference = partial(stepper.replay, earlier, chunk, penalized=alone)
+    event: dict[str, Any] = {}
+    for number, chunk in enumerate(stepper.chunks(step, examples)):
+        inputs = {name: value for name, value in chunk.items() if value.is_floating_point()}
+        finding = diagnose(
+            stepper.plain,
+            partial(stepper.replay, step, chunk, number, penalized=alone),
+            reference=reference,
+            inputs=inputs,
+        )
+        members = [int(chunk["index"][position]) for position in finding.indices]
+        names = [stepper.task.name(index) for index in members]
+        event = finding.to_event(step, trouble, action, names) | {"indices": members}
+        if finding.direction != "loss":
+            break
+    return {**event, "batch": examples["index"].tolist()}

@@ -1,0 +1,112 @@
+import subprocess
+import sys
+
+import pytest
+
+from lsdr.experiments.methods import METHODS, resolve
+
+
+def weights(method):
+    return [regularizer.weight for regularizer in method.build()]
+
+
+def test_keys_are_names_and_every_method_builds_a_tuple():
+    for name, method in METHODS.items():
+        assert method.name == name
+        assert method.description
+        assert resolve(name).name == name
+        assert isinstance(resolve(name).build(), tuple)
+        assert repr(method.build()) == repr(resolve(name).build())
+
+
+def test_importing_needs_no_torch():
+    for module in ("methods", "summary", "bootstrap", "compare", "worker", "engines.ray"):
+        code = f"import sys, lsdr.experiments.{module}; sys.exit('torch' in sys.modules)"
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_baseline_and_clip_have_no_regularizers():
+    assert resolve("baseline").build() == ()
+    assert resolve("clip").build() == ()
+    assert resolve("clip").overrides == {"clip": 1.0}
+    assert resolve("baseline").overrides == {}
+
+
+def test_forms():
+    assert resolve("decorrelation").build()[0].form == "correlation"
+    assert resolve("decorrelation_as_written").build()[0].form == "as_written"
+
+
+def test_weight():
+    method = resolve("decorrelation@3e-1")
+    assert method.name == "decorrelation@0.3"
+    assert "0.3" in method.description
+    assert weights(method) == [0.3]
+    assert weights(resolve("decorrelation")) != [0.3]
+
+
+@pytest.mark.parametrize(
+    ("others", "form", "name"),
+    [
+        ((), "correlation", "decorrelation"),
+        (("baseline", "clip", "lambda_zero", "weight_decay_matched"), "correlation", "decorrelation"),
+        (("baseline", "decorrelation_as_written@0.7", "decorrelation"), "as_written", "decorrelation_as_written@0.7"),
+    ],
+)
+def test_controls_mirror_the_first_regularized_method(others, form, name):
+    zero, matched = resolve("lambda_zero", others), resolve("weight_decay_matched", others)
+    assert weights(zero) == [0.0]
+    assert zero.build()[0].form == form
+    assert matched.build()[0].references == resolve(name).build()
+    assert f"({name})" in zero.description
+    assert f"({name})" in matched.description
+    assert zero.name == "lambda_zero"
+
+
+def test_stranger(fake):
+    method = resolve("fake_worker:stranger@2")
+    assert method.name == "fake_worker.stranger@2"
+    assert method.description.startswith("A stranger's method")
+    assert weights(method) == [2.0]
+    assert weights(resolve("lambda_zero", ["baseline", "fake_worker:stranger"])) == [0.0]
+
+
+def test_stranger_that_returns_no_tuple(fake):
+    with pytest.raises(ValueError, match="must return a tuple of regularizers, got Nothing"):
+        resolve("fake_worker:not_a_tuple").build()
+
+
+def test_stranger_that_is_no_function(fake):
+    with pytest.raises(TypeError, match="is no function"):
+        resolve("fake_worker:MEASURES")
+
+
+def test_weight_that_cannot_be_set(fake, monkeypatch):
+    class Fixed:
+        attach = None
+
+    monkeypatch.setattr(fake, "stranger", lambda: (Fixed(),))
+    with pytest.raises(ValueError, match="no dataclass with a field `weight`"):
+        resolve("fake_worker:stranger@2").build()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("decorelation", "close names: decorrelation"),
+        ("", "no method ''"),
+        ("decorrelation@", "a number >= 0 after @"),
+        ("decorrelation@much", "a number >= 0 after @"),
+        ("decorrelation@-1", "a number >= 0 after @"),
+        ("decorrelation@nan", "a number >= 0 after @"),
+        ("decorrelation@inf", "a number >= 0 after @"),
+        ("baseline@1", "no weight to set"),
+        ("lambda_zero@1", "no weight to set"),
+        ("no_such_package:thing", "no module 'no_such_package'"),
+        ("math:no_such_thing", "math has no 'no_such_thing'"),
+        (":thing", "expected package.module:name"),
+    ],
+)
+def test_wrong_specs(spec, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(spec)

@@ -1,0 +1,25 @@
+"""The radial power spectrum against numpy's full Fourier transform, coefficient by coefficient."""
+
+import numpy as np
+import pytest
+import torch
+
+from lsdr.fourier.radial_power_spectrum import radial_power_spectrum
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (8, 32), (32, 5), (1, 10), (11, 11)])
+def test_numpy_agrees(size):
+    height, width = size
+    images = np.random.default_rng(0).normal(size=(2, 3, height, width))
+    squared = np.abs(np.fft.fft2(images, norm="ortho")) ** 2
+    sums: dict[int, list[np.ndarray]] = {}
+    for row, v in enumerate(np.fft.fftfreq(height)):
+        for column, u in enumerate(np.fft.fftfreq(width)):
+            ring = round(max(size) * float(np.hypot(u, v)))
+            sums.setdefault(ring, []).append(squared[:, :, row, column].mean(1))
+    expected = np.stack([np.mean(sums[ring], axis=0) for ring in sorted(sums)], axis=1)
+    spectrum = radial_power_spectrum(torch.from_numpy(images), corners=True)
+    np.testing.assert_allclose(spectrum.power.numpy(), expected, rtol=1e-12)
+    assert spectrum.count.tolist() == [len(sums[ring]) for ring in sorted(sums)]
+    inside = radial_power_spectrum(torch.from_numpy(images))
+    np.testing.assert_allclose(inside.power.numpy(), expected[:, : max(size) // 2 + 1], rtol=1e-12)
