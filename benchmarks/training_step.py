@@ -5,6 +5,7 @@ The floor is the bare loop. Goal: within 2%.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -28,7 +29,9 @@ def bare_loop(config, images, steps):
     task = build_task(config, load_data(config), torch.device("cpu"))
     model: UNet2DModel = task.model
     average = [parameter.detach().clone() for parameter in model.parameters()]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.training.lr, betas=config.training.betas, weight_decay=0)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.training.lr, betas=config.training.betas, weight_decay=0
+    )
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
@@ -59,7 +62,7 @@ def our_loop(config):
             build_accelerator(config.training),
             on_step=lambda step, gradient: times.append(time.perf_counter()),
         )
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(times)]
 
 
 def main():
@@ -75,7 +78,12 @@ def main():
         data="patches",
         model=options.model,
         training=TrainingConfig(
-            steps=options.steps, batch_size=16, trackers=(), evaluate_every=never, sample_every=0, checkpoint_every=never
+            steps=options.steps,
+            batch_size=16,
+            trackers=(),
+            evaluate_every=never,
+            sample_every=0,
+            checkpoint_every=never,
         ),
     )
     images = load_data(config).train.__getitems__(range(500))["image"]

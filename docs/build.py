@@ -49,10 +49,16 @@ def _help(name: str) -> str:
 
 
 def _measures() -> str:
-    text = _NOTE + "# Measures\n\nEvery number in a run's `measures.json`. A name that ends in `@equal_time` is the same "
-    text += "measure at the baseline's wall-clock.\n\n| name | what it is | unit | better |\n| --- | --- | --- | --- |\n"
+    text = (
+        _NOTE + "# Measures\n\nEvery number in a run's `measures.json`. A name that ends in `@equal_time` is the same "
+    )
+    text += (
+        "measure at the baseline's wall-clock.\n\n| name | what it is | unit | better |\n| --- | --- | --- | --- |\n"
+    )
     for name, measure in MEASURES.items():
-        text += f"| `{name}` | {measure.label}: {measure.description} | {measure.unit or '-'} | {measure.better or '-'} |\n"
+        text += (
+            f"| `{name}` | {measure.label}: {measure.description} | {measure.unit or '-'} | {measure.better or '-'} |\n"
+        )
     return text
 
 

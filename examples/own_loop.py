@@ -36,4 +36,6 @@ with lsdr.attach(unet, decorrelate) as penalty:  #
             print(f"step {step:3d}  loss {loss:.3f}  mean squared correlation {correlation:.4f}")
 
 spectrum = lsdr.WeightProbe("mid_block*")(unet)["mid_block.resnets.0.conv1"]
-print(f"mid_block.resnets.0.conv1: sigma_max {spectrum.values[0]:.3f}, effective rank {lsdr.effective_rank(spectrum):.1f}")
+print(
+    f"mid_block.resnets.0.conv1: sigma_max {spectrum.values[0]:.3f}, effective rank {lsdr.effective_rank(spectrum):.1f}"
+)

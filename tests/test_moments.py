@@ -58,13 +58,18 @@ def test_chunks_merge_in_any_way_to_the_whole(sizes, split, positions):
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-@pytest.mark.parametrize("how", ["one", "chunks", "single rows", "merge"])
-def test_no_digit_is_lost_at_mean_ten_thousand_times_the_deviation(kind, how):
+@pytest.mark.parametrize("how", ["one", "chunks", "single rows", "merge", "after none"])
+@pytest.mark.parametrize("level", [1e4, 1e6])
+def test_no_digit_is_lost_far_from_the_origin(kind, how, level):
     """float32 rows, moments against NumPy's float64 of the very same float32 numbers."""
-    z = (1e4 + rows(600, 4, dtype=torch.float32) @ torch.tensor(np.triu(np.ones((4, 4))), dtype=torch.float32)).float()
+    z = (
+        level + rows(600, 4, dtype=torch.float32) @ torch.tensor(np.triu(np.ones((4, 4))), dtype=torch.float32)
+    ).float()
     given_rows = z.numpy() if kind == "numpy" else z
     if how == "one":
         moments = Moments.of(given_rows)
+    elif how == "after none":
+        moments = Moments.of(given_rows[:0]).update(given_rows[:300]).update(given_rows[300:])
     elif how == "merge":
         moments = Moments.of(given_rows[:1]).merge(Moments.of(given_rows[1:400]).merge(Moments.of(given_rows[400:])))
     else:

@@ -53,7 +53,7 @@ _HOMES = {
     "stable_rank": "lsdr.statistics.stable_rank",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

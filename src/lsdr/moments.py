@@ -25,8 +25,8 @@ class Moments:
 
     Each state keeps a detached shift c, the mean of its first rows, and the mean r relative to it, so that z is never
     squared about the origin: with mean/sd = 1e4 in float32 no digit of S is lost. States are merged by the pairwise
-    formula of Chan, Golub & LeVeque, "Algorithms for computing the sample variance", The American Statistician 1983,
-    (2.1): with delta = (c2 - c1) + (r2 - r1), S = S1 + S2 + n1 n2 / n delta delta^T.
+    formula of Chan, Golub & LeVeque, "Algorithms for computing the sample variance", The American Statistician 1983:
+    with delta = (c2 - c1) + (r2 - r1), S = S1 + S2 + n1 n2 / n delta delta^T.
 
     Half-precision tensors are upcast to float32, float64 is kept, NumPy is always float64; autocast is ignored.
     Gradients flow to the rows of every chunk that was not detached. Cost of an update: O(N P D^2), state: O(D^2).
@@ -310,8 +310,6 @@ def _sum_over_ranks(tensor: Array, group: Any) -> Array:
 
         @staticmethod
         def backward(ctx: Any, gradient: Array) -> Array:
-            total = gradient.clone()
-            torch.distributed.all_reduce(total, group=group)
-            return total
+            return _sum_over_ranks(gradient, group)
 
     return SumOverRanks.apply(tensor)

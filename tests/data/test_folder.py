@@ -98,7 +98,7 @@ def test_unicode_names(image_folder):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are no text")
 def test_names_that_are_no_text(image_folder):
     root = image_folder(["a.png"])
-    os.rename(root / "a.png", os.fsencode(root) + b"/\xff\xfe.png")
+    (root / "a.png").rename(root / os.fsdecode(b"\xff\xfe.png"))
     reader = FolderReader(root)
     assert reader.name(0) == "\\xff\\xfe.png"
     assert reader.name(0).encode("utf-8")

@@ -106,11 +106,13 @@ def test_replacement_does_not_depend_on_what_was_read_before(image_folder, monke
         assert fresh[index]["index"].item() == used[index]["index"].item()
 
 
-def test_no_held_out_image_replaces_a_training_image(image_folder):
+@pytest.mark.parametrize("fresh", [True, False])
+def test_no_held_out_image_replaces_a_training_image(image_folder, fresh):
     root = image_folder(NAMES)
     spoil(root, 0, 3, 5, 8)
     dataset = load_images(root)
     for seed in range(8):
+        dataset = load_images(root) if fresh else dataset
         train, heldout = split(dataset, 4, seed)
         for part in (train, heldout):
             taken = dataset.__getitems__(part)["index"].tolist()
@@ -134,7 +136,7 @@ def test_mostly_bad_data_met_in_training_stops(image_folder, monkeypatch):
     root = image_folder(NAMES)
     spoil_unprobed(root, monkeypatch, *range(1, 8))
     dataset = load_images(root)
-    with pytest.raises(ValueError, match="7 of the .* images tried"):
+    with pytest.raises(ValueError, match=r"7 of the .* images tried"):
         dataset.__getitems__(range(12))
 
 
@@ -168,7 +170,7 @@ def test_refused_when_it_turns_bad_later(image_folder, monkeypatch):
     root = image_folder(NAMES)
     dataset = load_images(root, on_bad="refuse")
     spoil(root, 6)
-    with pytest.raises(ValueError, match="1 damaged: 06.png"):
+    with pytest.raises(ValueError, match=r"1 damaged: 06\.png"):
         dataset.__getitems__([5, 6])
 
 
@@ -267,3 +269,17 @@ def test_loader_workers_see_the_same(image_folder, monkeypatch, method, threads)
     for key in ("image", "index", "label"):
         assert torch.equal(torch.cat([batch[key] for batch in batches]), here[key])
     dataset.close()
+
+
+def test_images_looked_at_first_count_as_tried(image_folder, monkeypatch):
+    monkeypatch.setattr(images, "_ENOUGH_TO_JUDGE", 1)
+    root = image_folder(NAMES)
+    spoil(root, 7)
+    assert load_images(root)[7]["index"].item() == 8
+
+
+def test_refusing_minds_small_images_among_those_looked_at_first(image_folder, encode):
+    root = image_folder(NAMES)
+    (root / "03.png").write_bytes(encode(height=5))
+    with pytest.raises(ValueError, match=r"1 too_small: 03\.png"):
+        load_images(root, size=8, on_bad="refuse")

@@ -8,10 +8,10 @@ from lsdr.data.load import load_images
 def test_missing_path_names_close_ones(tmp_path, image_folder):
     root = image_folder(["a.png"], folder="portraits")
     (root.parent / ".portrait").mkdir()
-    with pytest.raises(ValueError, match="there is no .*portrait; did you mean .*portraits") as caught:
+    with pytest.raises(ValueError, match=r"there is no .*portrait; did you mean .*portraits") as caught:
         load_images(tmp_path / "portrait")
     assert ".portrait?" not in str(caught.value)
-    with pytest.raises(ValueError, match="did you mean .*portraits"):
+    with pytest.raises(ValueError, match=r"did you mean .*portraits"):
         load_images(str(tmp_path / "potraits" / "train"))
     with pytest.raises(ValueError, match="did you mean digits"):
         load_images("digit")
@@ -34,7 +34,7 @@ def test_folder_without_images(tmp_path, content):
 def test_folder_in_which_nothing_is_an_image(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.png").write_text("x")
-    with pytest.raises(ValueError, match="not_an_image: 0.png"):
+    with pytest.raises(ValueError, match=r"not_an_image: 0\.png"):
         load_images(tmp_path)
 
 
@@ -43,7 +43,7 @@ def test_files_that_are_no_source(image_folder):
     with pytest.raises(ValueError, match="is one image; give the folder"):
         load_images(root / "a.png")
     (root / "a.csv").write_text("x")
-    with pytest.raises(ValueError, match=r"expected a folder, a \.parquet file or an \.npz file"):
+    with pytest.raises(ValueError, match=r"expected a folder, a \.parquet, \.npz or idx3-ubyte file"):
         load_images(root / "a.csv")
 
 

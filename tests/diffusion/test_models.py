@@ -157,6 +157,11 @@ def test_any_kind_of_output(wrap):
     assert torch.equal(learned, x)
 
 
+def test_the_prediction_has_the_precision_of_x():
+    model = build_model("unet-tiny", 3, 8).bfloat16()
+    assert call_model(model, torch.randn(1, 3, 8, 8), torch.ones(1)).dtype == torch.float32
+
+
 def test_labels_reach_a_users_module_by_name():
     labels = torch.tensor([1, 2])
     seen = []

@@ -51,6 +51,18 @@ def test_same_files_as_local(carry_out, tmp_path):
     assert local[0]["threads"] == ray[0]["threads"]
 
 
+def test_no_other_machine_can_reach_it(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    program = """
+from lsdr.experiments.engines.ray import on_ray
+with on_ray(jobs=1, threads=1):
+    import ray
+    print([node["NodeManagerAddress"] for node in ray.nodes()])
+"""
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "['127.0.0.1']"
+
+
 def test_missing_ray_says_what_to_install(monkeypatch, tmp_path):
     from lsdr.experiments.engines.ray import on_ray
 

@@ -107,7 +107,16 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(whole, tmp_path):
 
 def test_two_ranks_give_the_statistics_of_one_process(whole, tmp_path):
     out = tmp_path / "ranks"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "lsdr.cli.main"]
     words = ["train", "diffusion", *SMALL, "--method", "decorrelation", "--out", str(out)]
     result = subprocess.run([*launch, *words], capture_output=True, text=True, env=ENVIRONMENT, timeout=280)

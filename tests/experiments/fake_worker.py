@@ -59,8 +59,8 @@ def run(config, regularizers, directory, *, reference_seconds):
     steps, checkpoint = config.training.steps, directory / "checkpoint.json"
     start, value = read_json(checkpoint) if checkpoint.exists() else (0, 0)
     keep_records(directory / "metrics.jsonl", start)
-    threads = os.environ["OMP_NUM_THREADS"]
-    append_record(directory / "starts.jsonl", {"step": start, "threads": threads, "pid": os.getpid()})
+    threads, gpu = os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES")
+    append_record(directory / "starts.jsonl", {"step": start, "threads": threads, "pid": os.getpid(), "gpu": gpu})
     weights = [regularizer.weight for regularizer in regularizers]
     for step in range(start + 1, steps + 1):
         write_status(directory, "running", step - 1, steps)

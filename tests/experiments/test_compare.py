@@ -172,6 +172,13 @@ def test_threads_stay_those_of_the_first_call(start):
     assert read_records(start.out / "clip" / "seed=1" / "starts.jsonl")[0]["threads"] == first
 
 
+def test_runs_spread_over_gpus(fake, start, monkeypatch):
+    monkeypatch.setattr("lsdr.experiments.compare._devices", lambda: ["3", "5"])
+    start(methods=("baseline",), seeds=(0, 1), config=fake.FakeConfig(pause=0.1))
+    places = [read_records(start.out / "baseline" / f"seed={k}" / "starts.jsonl")[0]["gpu"] for k in (0, 1)]
+    assert places == ["3", "5"]
+
+
 def test_same_method_twice(start):
     with pytest.raises(ValueError, match=r"decorrelation@0\.3.* mean 'decorrelation@0.3'"):
         start(methods=("decorrelation@0.3", "decorrelation@0.30"))

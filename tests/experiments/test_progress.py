@@ -20,6 +20,8 @@ def test_state(tmp_path):
     assert state(tmp_path) == (10, 100, "10/100, loss 0.1235, 3 min 00 s left")
     write(tmp_path, 100, 100, loss=0.1, step_seconds=2.0)
     assert state(tmp_path) == (100, 100, "100/100, measuring")
+    write(tmp_path, 140, 100, loss=0.1, step_seconds=2.0)
+    assert state(tmp_path) == (100, 100, "step 140, on to equal wall-clock")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (7260, "2 h 01 min")])

@@ -59,6 +59,14 @@ def test_ddim(network, noise, prediction, schedule, sampler):
     torch.testing.assert_close(sampler(denoiser, noise, sigmas), theirs, rtol=1e-3, atol=2e-5 * scale)
 
 
+@pytest.mark.parametrize("steps", [1, 3, 7, 16, 50, 1000])  # at 48 numpy.arange rounds theirs off the half
+def test_trailing_timesteps(steps):
+    scheduler = DDIMScheduler(timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    denoiser = DDPMDenoiser.from_scheduler(None, scheduler)
+    assert torch.equal(denoiser.timestep(ddpm_sigmas(denoiser, steps)[:-1]), scheduler.timesteps.float())
+
+
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_ddim_at_zero_terminal_snr(network, noise, prediction, schedule):

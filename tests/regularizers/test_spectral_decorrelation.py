@@ -11,8 +11,11 @@ from torch.utils.checkpoint import checkpoint
 from lsdr.regularizers.attach import attach
 from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation
 
-DEFINED = [*itertools.product(("plug_in", "split_half", "u_statistic"), ["samples"]),
-           ("plug_in", "inner_product"), ("split_half", "inner_product")]
+DEFINED = [
+    *itertools.product(("plug_in", "split_half", "u_statistic"), ["samples"]),
+    ("plug_in", "inner_product"),
+    ("split_half", "inner_product"),
+]
 
 
 def images(dtype=torch.float32):
@@ -39,8 +42,14 @@ def test_the_gradient_to_the_parameters_matches_finite_differences(form, estimat
 
     def loss(*values):
         conv = torch.func.functional_call(net[0], dict(zip(parameters, values, strict=True)), x)
-        return penalty_of(nn.Sequential(Emit(conv), nn.Tanh()), x, form=form, estimator=estimator, positions=positions,
-                          variance_floor=2.0)
+        return penalty_of(
+            nn.Sequential(Emit(conv), nn.Tanh()),
+            x,
+            form=form,
+            estimator=estimator,
+            positions=positions,
+            variance_floor=2.0,
+        )
 
     values = [parameter.detach().clone().requires_grad_() for parameter in parameters.values()]
     assert all(gradient.abs().max() > 1e-5 for gradient in torch.autograd.grad(loss(*values), values))

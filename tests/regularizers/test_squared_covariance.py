@@ -97,9 +97,7 @@ def test_the_gram_dual_equals_the_primal_in_value_and_gradient(form, estimator, 
     dual = value_of_features(x, recipe)
     primal = value_of_moments(moments_of_features(x, recipe), [x], recipe)  # moments know the covariance only
     torch.testing.assert_close(dual, primal, rtol=1e-10, atol=0)
-    torch.testing.assert_close(
-        *(torch.autograd.grad(result, x)[0] for result in (dual, primal)), rtol=1e-9, atol=1e-12
-    )
+    torch.testing.assert_close(*(torch.autograd.grad(result, x)[0] for result in (dual, primal)), rtol=1e-9, atol=1e-12)
 
 
 def test_the_dual_is_taken_when_rows_are_fewer_than_channels(monkeypatch):
@@ -203,7 +201,9 @@ def test_one_sample_has_no_covariance_and_a_finite_gradient(form):
     assert torch.equal(x.grad, torch.zeros_like(x))
 
 
-@pytest.mark.parametrize(("estimator", "needed"), [("split_half", "2 samples in each half"), ("u_statistic", "4 samples")])
+@pytest.mark.parametrize(
+    ("estimator", "needed"), [("split_half", "2 samples in each half"), ("u_statistic", "4 samples")]
+)
 def test_too_few_samples_for_an_unbiased_estimate_is_an_error(estimator, needed):
     with pytest.raises(ValueError, match=f"needs {needed}, got"):
         value(torch.randn(3, 4, 1), "correlation", estimator)
@@ -243,4 +243,6 @@ def test_one_channel_has_nothing_to_be_correlated_with():
 def test_float32_is_exact_far_from_the_origin():
     z = features(n=400, d=4, p=1)
     far = (z * 1.0 + 1e3).float()
-    torch.testing.assert_close(value(far, "correlation").double(), value(far.double(), "correlation"), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        value(far, "correlation").double(), value(far.double(), "correlation"), rtol=1e-4, atol=0
+    )

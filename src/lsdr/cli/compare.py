@@ -1,6 +1,6 @@
 """`lsdr compare`."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -40,15 +40,12 @@ class CompareDiffusion:
         """Compare, then report."""
         # Imported here and not above, so that help and wrong options answer at once.
         from lsdr.experiments.compare import compare
-        from lsdr.experiments.methods import resolve
         from lsdr.report.report import write_report
 
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1, got {self.seeds}")
         methods = [name.strip() for name in self.methods.split(",") if name.strip()]
-        for name in methods:
-            resolve(name, methods)
-        _check(self.config)
+        _check(self.config, [resolve(name, methods) for name in methods])
         try:
             seeds = range(self.config.training.seed, self.config.training.seed + self.seeds)
             summary = compare(self.config, methods, list(seeds), self.out, engine=self.engine, jobs=self.jobs)
@@ -60,15 +57,18 @@ class CompareDiffusion:
         return 1 if "crashed" in statuses else 0
 
 
-def _check(config: DiffusionConfig) -> None:
-    """Find what is wrong with data or model now, and not in every run."""
+def _check(config: DiffusionConfig, methods: Sequence[Method]) -> None:
+    """Find what is wrong with data, model or methods now, and not in every run."""
     import torch
 
     from lsdr.diffusion.build import build_task, load_data
+    from lsdr.regularizers.attach import attach
 
     data = load_data(config)
-    with torch.random.fork_rng():
-        build_task(config, data, torch.device("cpu"))
+    task = build_task(config, data, torch.device("cpu"))
+    for method in methods:
+        with attach(task.model, *method.build()):
+            pass  # a regularizer that finds no layer of this model says so here
 
 
 def _found(directory: Path) -> str:
@@ -79,5 +79,7 @@ def _found(directory: Path) -> str:
 
     results = load(directory)
     rows = verdicts(results)
-    paragraphs = [f"{finding.method}: {' '.join(finding.sentences)}" for finding in findings(results, rows)]
+    paragraphs = [
+        f"{finding.method}: {' '.join(each.text for each in finding.sentences)}" for finding in findings(results, rows)
+    ]
     return "\n\n".join(["", *paragraphs, caution(results, rows)]).rstrip()

@@ -1,5 +1,6 @@
 """`lsdr train`."""
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass, field, replace
@@ -38,18 +39,21 @@ class TrainDiffusion:
 
         method = resolve(self.method)
         config = replace(self.config, training=replace(self.config.training, **method.overrides))
-        _claim(self.out, {"method": method.name, **to_dict(config)}, resume=self.resume)
+        if os.environ.get("RANK", "0") == "0":  # under `accelerate launch` one rank speaks for all
+            _claim(self.out, {"method": method.name, **to_dict(config)}, resume=self.resume)
         # torch is imported here and not above, so that help and wrong options answer at once.
-        from lsdr.diffusion.run import run
+        from accelerate import PartialState
 
-        outcome = run(config, method.build(), self.out, show_progress=True)
-        if not outcome.is_main_process:
-            return 0
+        from lsdr.diffusion.run import run
         from lsdr.report.report import write_report
 
+        outcome = run(config, method.build(), self.out, show_progress=True)
+        exit_status = {"finished": 0, "interrupted": 130}.get(outcome.status, 1)
+        if not PartialState().is_main_process:
+            return exit_status
         print(f"{outcome.status} at step {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
         print(f"report: {write_report(self.out)}")
-        return {"finished": 0, "interrupted": 130}.get(outcome.status, 1)
+        return exit_status
 
 
 def _claim(directory: Path, config: dict[str, Any], *, resume: bool) -> None:
@@ -61,11 +65,12 @@ def _claim(directory: Path, config: dict[str, Any], *, resume: bool) -> None:
         differing = differences(_fixed(runs.read_json(path)), _fixed(config))
         if differing:
             raise ValueError(
-                f"{directory} holds a run with other options ({'; '.join(differing)}); repeat its options to resume it, "
-                "or name another --out"
+                f"{directory} holds a run with other options ({'; '.join(differing)}); repeat its options to resume "
+                "it, or name another --out"
             )
     runs.write_json(path, config)
-    runs.write_json(directory / "environment.json", {**runs.environment(), "command": shlex.join(["lsdr", *sys.argv[1:]])})
+    command = shlex.join(["lsdr", *sys.argv[1:]])
+    runs.write_json(directory / "environment.json", {**runs.environment(), "command": command})
 
 
 def _fixed(config: dict[str, Any]) -> dict[str, Any]:

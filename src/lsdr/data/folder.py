@@ -99,19 +99,21 @@ class FolderReader:
                 for entry in entries:
                     name = entry.name
                     image = name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
-                    if name.startswith("."):
-                        if not _is_folder(entry):
-                            self.problems.add("ignored", _shown(_join(folder, name)), "a hidden file")
-                    elif image and _is_file(entry):
+                    try:  # the kind of an entry comes with its name; only links cost a look at the file
+                        is_file, is_folder = entry.is_file(), entry.is_dir()
+                    except OSError:  # a link to itself
+                        is_file = is_folder = False
+                    if is_folder:
+                        if not name.startswith("."):
+                            subfolders.append(name)
+                    elif image and is_file and not name.startswith("."):
                         names.append(name)
-                    elif _is_folder(entry):
-                        subfolders.append(name)
-                    elif image:
+                    elif image and not is_file:
                         self.problems.add("unreadable", _shown(_join(folder, name)), "a broken link, or not a file")
                     else:
                         if name.endswith(".parquet"):
                             self.parquet.append(path / name)
-                        self.problems.add("ignored", _shown(_join(folder, name)), "not an image's suffix")
+                        self.problems.add("ignored", _shown(_join(folder, name)), "hidden, or not an image's suffix")
         except OSError as error:
             if not folder:
                 raise
@@ -132,18 +134,3 @@ def _join(folder: str, name: str) -> str:
 def _shown(path: str) -> str:
     """A path that any terminal and any JSON reader can take: bytes that are no UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    # The kind of an entry comes with its name; only links cost a look at the file, and a link to itself an error.
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False

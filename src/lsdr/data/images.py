@@ -164,8 +164,8 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         """
         blocks = [range(start, min(start + _BLOCK, self._count)) for start in range(0, self._count, _BLOCK)]
         for block in progress(blocks):
-            untried = [index for index in block if self._state[index] == _UNTRIED]
-            for index, result in zip(untried, self._load_all(untried), strict=True):
+            rest = [index for index in block if self._state[index] != _BAD]
+            for index, result in zip(rest, self._load_all(rest), strict=True):
                 self._note(index, result)
         self._refuse()
 
@@ -194,6 +194,8 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
                 self._note(index, error)
                 self._judge()
                 continue
+            self._tried += 1
+            self._state[index] = _GOOD
             sizes[self.name(index)] = image.size
             all_grey = all_grey and image.mode == "L"
         if not sizes:
@@ -208,7 +210,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         width, height = next(iter(sizes.values()))
         if len(set(sizes.values())) > 1:
             shorter = min(min(each) for each in sizes.values())
-            first = dict(zip(sizes.values(), sizes, strict=True))
+            first = {size: name for name, size in reversed(sizes.items())}
             listed = ", ".join(f"{name} is {w}x{h}" for (w, h), name in itertools.islice(first.items(), 5))
             raise ValueError(
                 f"the images of {self.reader.title} differ in size ({listed}); choose one size for all of them, "

@@ -13,6 +13,7 @@ from rich.progress import track
 from lsdr.data.embedded import PatchesReader, read_digits
 from lsdr.data.folder import IMAGE_SUFFIXES, FolderReader
 from lsdr.data.huggingface import read_named, read_saved
+from lsdr.data.idx import is_idx, read_idx
 from lsdr.data.images import ImageDataset
 from lsdr.data.npz import read_npz
 from lsdr.data.parquet import ParquetReader
@@ -35,9 +36,9 @@ def load_images(
     Args:
         source: A folder of images (subfolders included; one subfolder a class gives labels), a Parquet file or a
             folder or pattern (``data/train-*.parquet``) of them, a folder written by `datasets.save_to_disk`, an
-            ``.npz`` file, ``hf:owner/name`` or ``hf:owner/name:split`` for a Hugging Face dataset by name (only with
-            the prefix: a mistyped path is not to wait for a network), or ``digits`` or ``patches``, which come with
-            scikit-learn. A folder that is called like one of these two is ``./digits``.
+            ``.npz`` file, an IDX file like MNIST's, ``hf:owner/name`` or ``hf:owner/name:split`` for a Hugging Face
+            dataset by name (only with the prefix: a mistyped path is not to wait for a network), or ``digits`` or
+            ``patches``, which come with scikit-learn. A folder that is called like one of these two is ``./digits``.
         size: Scale and crop every image to this side; None keeps the size that all of them have. For ``patches``,
             the side of the crops.
         channels: 1 or 3; None takes 1 if the first images are all grey, else 3.
@@ -100,9 +101,11 @@ def _open_file(path: Path) -> Reader:
         return ParquetReader([path], path.name)
     if path.suffix == ".npz":
         return read_npz(path)
+    if is_idx(path):
+        return read_idx(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(f"{path} is one image; give the folder that holds the images")
-    raise ValueError(f"{path} is no source of images: expected a folder, a .parquet file or an .npz file")
+    raise ValueError(f"{path} is no source of images: expected a folder, a .parquet, .npz or idx3-ubyte file")
 
 
 def _open_folder(path: Path, on_bad: OnBad) -> Reader:

@@ -21,16 +21,17 @@ from lsdr.data.reader import Strips
 
 _KEPT_BYTES = 256 * 2**20
 _LARGEST_ROW_GROUP = 2 * 2**30
-_LOOKED_AT = 64
+_GROUPS_LOOKED_AT = 4
+_VALUES_LOOKED_AT = 64
 
 
 class ParquetReader:
     """The rows of one or more Parquet files (shards), in the order of their names.
 
     The image column is found by content: the first column of bytes, or of structs with a field ``bytes`` (as Hugging
-    Face writes them), in which one of the first 64 values opens as an image. The label column is the one that the
-    Hugging Face metadata calls a class label, else the first named label, labels, class, class_label, target,
-    category, y or fine_label (in any case) of integers or strings.
+    Face writes them), in which one of the first 64 values of one of the first four row groups opens as an image. The
+    label column is the one that the Hugging Face metadata calls a class label, else the first named label, labels,
+    class, class_label, target, category, y or fine_label (in any case) of integers or strings.
 
     Memory: row groups are read whole and the last 256 MB of them are kept, so that data larger than that is read
     fastest when its row groups are small.
@@ -164,15 +165,24 @@ def _image_column(file: Any) -> str:
         ):
             candidates.append(f"{column.name}.bytes")
     for candidate in candidates:
-        batch: Any = next(file.iter_batches(batch_size=_LOOKED_AT, columns=[candidate], use_threads=False), None)
-        values = [] if batch is None else batch.column(0).to_pylist()
-        if any(_opens(value["bytes"] if isinstance(value, dict) else value) for value in values):
-            return candidate
+        for group in range(min(_GROUPS_LOOKED_AT, file.num_row_groups)):
+            if any(_opens(value) for value in _first_values(file, group, candidate)):
+                return candidate
     columns = ", ".join(f"{column.name} ({column.type})" for column in file.schema_arrow) or "none"
     raise pa.ArrowInvalid(
-        f"there is no column of encoded images (bytes, or structs with a field bytes, in which one of the first "
-        f"{_LOOKED_AT} values opens as PNG, JPEG, WebP, BMP, GIF or TIFF); its columns are {columns}"
+        f"there is no column of encoded images (bytes, or structs with a field bytes, of which one of the first "
+        f"opens as PNG, JPEG, WebP, BMP, GIF or TIFF); its columns are {columns}"
     )
+
+
+def _first_values(file: Any, group: int, column: str) -> list[bytes | None]:
+    """The first values of a row group; none if it is damaged."""
+    try:
+        batch: Any = next(file.iter_batches(_VALUES_LOOKED_AT, row_groups=[group], columns=[column]), None)
+    except (OSError, pa.ArrowException):
+        return []
+    values = [] if batch is None else batch.column(0).to_pylist()
+    return [value["bytes"] if isinstance(value, dict) else value for value in values]
 
 
 def _label_column(schema: Any) -> tuple[str | None, tuple[str, ...] | None]:

@@ -1,0 +1,1 @@
+"""Diffusion: denoisers, weightings, samplers, models, measures, and the run that trains one."""

@@ -80,7 +80,12 @@ def build_task(config: DiffusionConfig, data: Data, device: torch.device) -> Dif
         model, scheduler = build_model(config.model, channels, height, classes), None
     else:
         model, scheduler = load_model(Path(config.model), channels=channels, size=height, classes=classes)
-    denoiser = functools.partial(DDPMDenoiser.from_scheduler, scheduler=scheduler) if scheduler else _denoiser(config)
+    if scheduler is None:
+        denoiser = _denoiser(config)
+    elif "FlowMatch" in type(scheduler).__name__:
+        denoiser = FlowDenoiser
+    else:
+        denoiser = functools.partial(DDPMDenoiser.from_scheduler, scheduler=scheduler)
     weighting = config.weighting
     if weighting == "default":
         weighting = "edm" if config.denoiser == "edm" and scheduler is None else "uniform"
@@ -110,4 +115,5 @@ def _linear_schedule(*, zero_terminal_snr: bool) -> torch.Tensor:
     """DDPM's schedule: 1000 steps, beta from 1e-4 to 0.02."""
     from diffusers import DDPMScheduler
 
-    return DDPMScheduler(rescale_betas_zero_snr=zero_terminal_snr).alphas_cumprod
+    alphas: torch.Tensor = DDPMScheduler(rescale_betas_zero_snr=zero_terminal_snr).alphas_cumprod
+    return alphas

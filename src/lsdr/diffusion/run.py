@@ -5,7 +5,6 @@ import copy
 import shutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,9 @@ def run(
         How the run ended; status.json says the same. An exception is recorded there as "crashed" and raised again.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    accelerator = build_accelerator(config.training, log_with=list(config.training.trackers) or None, project_dir=directory)
+    accelerator = build_accelerator(
+        config.training, log_with=list(config.training.trackers) or None, project_dir=directory
+    )
     try:
         data = load_data(config)
         torch.manual_seed(stream_seed(config.training.seed, "initial weights"))
@@ -117,8 +118,9 @@ def _publish(snapshot: Path, directory: Path, task: DiffusionTask) -> None:
     """The final weights under their plain name, and the averaged ones in diffusers' layout where that exists."""
     with runs.atomic(directory / "model.safetensors") as path:
         shutil.copyfile(snapshot / "model.safetensors", path)
-    if hasattr(task.model, "save_pretrained"):
-        task.model.save_pretrained(directory / "diffusers")
+    save: Any = getattr(task.model, "save_pretrained", None)
+    if save is not None:
+        save(directory / "diffusers")
 
 
 @contextlib.contextmanager

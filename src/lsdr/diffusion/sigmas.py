@@ -25,7 +25,7 @@ def karras_sigmas(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) 
         rho: The exponent; 1 is even spacing.
 
     Returns:
-        n + 1 levels, float32 on the CPU; the first is sigma_max exactly, the last is 0.
+        n + 1 levels, float32 on the CPU; the first is sigma_max, the last is 0.
 
     Raises:
         ValueError: If n < 1 or not 0 < sigma_min < sigma_max.
@@ -39,7 +39,6 @@ def karras_sigmas(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) 
         raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
     ramp = torch.linspace(0, 1, n, dtype=torch.float64)
     sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
-    sigmas[0] = sigma_max  # the power is off by a rounding, and a table of timesteps is looked up by exact value
     return _then_zero(sigmas)
 
 

@@ -55,7 +55,7 @@ def compare(
         out: The experiment directory.
         task: What is trained and measured.
         engine: Processes of this machine, or Ray.
-        jobs: Runs at a time; by default as many as there are processors, and no more than runs.
+        jobs: Runs at a time; by default as many as there are GPUs or, without any, processors, and no more than runs.
         console: Where progress is shown; by default standard error.
 
     Returns:
@@ -81,8 +81,8 @@ def compare(
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two of the methods {', '.join(specs)} mean {twice!r}; name each once")
     runs = _ordered([Run.of(out, resolved[spec].name, seed) for spec in methods for seed in seeds])
-    cores = _cores()
-    jobs = jobs or min(cores, len(runs))
+    cores, devices = _cores(), _devices()
+    jobs = jobs or min(len(devices) or cores, len(runs))
     experiment = _experiment(before, config, resolved, seeds, task, max(1, cores // jobs), out)
 
     out.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def compare(
             return (run.directory / "job.json").resolve()
 
         try:
-            _carry_out(runs, write_job, _engine(engine, jobs, experiment["threads"]), jobs, console)
+            _carry_out(runs, write_job, _engine(engine, jobs, experiment["threads"], devices), jobs, console)
         finally:
             _adopt_data(out, experiment, runs)
             over = all(
@@ -188,12 +188,14 @@ def _ordered(runs: Sequence[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: (seeds.index(run.seed), run.method != BASELINE))
 
 
-def _engine(name: str, jobs: int, threads: int) -> AbstractContextManager[Callable[[Path], Poll]]:
+def _engine(
+    name: str, jobs: int, threads: int, devices: Sequence[str]
+) -> AbstractContextManager[Callable[[Path], Poll]]:
     if name == "local":
-        return local(threads)
+        return local(threads, devices)
     from lsdr.experiments.engines.ray import on_ray
 
-    return on_ray(jobs, threads)
+    return on_ray(jobs, threads, devices)
 
 
 def _carry_out(
@@ -278,6 +280,13 @@ def _adopt_data(out: Path, experiment: dict[str, Any], runs: Sequence[Run]) -> N
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _devices() -> list[str]:
+    """GPUs as CUDA_VISIBLE_DEVICES names them."""
+    count = load("torch.cuda:device_count")()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (named.split(",") if named else [str(number) for number in range(count)])[:count]
 
 
 def _command() -> str:

@@ -26,16 +26,20 @@ class Method:
     """For a control: makes its regularizers from those of the method that it is the control of."""
 
 
+# The middle of a UNet; of a transformer, which has no middle block, every block.
+_LAYERS = ("mid_block", "transformer_blocks.[0-9]*")
+
+
 def _decorrelation() -> tuple[Any, ...]:
     from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation
 
-    return (SpectralDecorrelation(),)
+    return (SpectralDecorrelation(layers=_LAYERS),)
 
 
 def _decorrelation_as_written() -> tuple[Any, ...]:
     from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation
 
-    return (SpectralDecorrelation(form="as_written"),)
+    return (SpectralDecorrelation(layers=_LAYERS, form="as_written"),)
 
 
 def _matched(regularizers: tuple[Any, ...]) -> tuple[Any, ...]:

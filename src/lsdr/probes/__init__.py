@@ -1,0 +1,1 @@
+"""Probes: from a model and a choice of layers to spectra."""

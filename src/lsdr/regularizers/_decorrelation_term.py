@@ -47,14 +47,15 @@ class DecorrelationTerm:
             ValueError: If there are too few samples for the estimator.
         """
         collected = self._features.take()
-        results = {}
+        parts, values = [], {}
         for name, outputs in collected.items():
             with torch.autocast(outputs[0].device.type, enabled=False):
-                features = [self._ordered(name, output) for output in outputs]
-                results[name] = self._value(name, features)
-        total = self._weight * torch.stack(list(results.values())).mean()
-        self.values = {name: value.detach() for name, value in results.items()}
-        return total
+                value, share = self._value(name, [self._ordered(name, output) for output in outputs])
+            values[name] = value.detach()
+            # The gradient of the whole, which the calls for other chunks complete, and this call's share of the value.
+            parts.append(value if share == 1 else value - (1 - share) * values[name])
+        self.values = values
+        return self._weight * torch.stack(parts).mean()
 
     @contextmanager
     def observe(self) -> Iterator[None]:
@@ -114,15 +115,15 @@ class DecorrelationTerm:
     def _forward(self, x: Float[Tensor, "d n p"]) -> _Forward:
         return _Forward(x.shape[1], moments_of_features(x, self._recipe))
 
-    def _value(self, name: str, features: list[Tensor]) -> Float[Tensor, ""]:
+    def _value(self, name: str, features: list[Tensor]) -> tuple[Float[Tensor, ""], float]:
+        """The layer's penalty over everything observed, and the part of the forwards that these features are."""
         observed = self._observed[name]
         if not observed and not _several_ranks():
             x = features[0] if len(features) == 1 else torch.cat(features, 1)
-            return value_of_features(x, self._recipe)
+            return value_of_features(x, self._recipe), 1.0
         live = [self._forward(x) for x in features]
         if not observed:
-            return value_of_moments(self._totals(live, features[0].device), features, self._recipe)
-
+            return value_of_moments(self._totals(live, features[0].device), features, self._recipe), 1.0
         first = self._used[name]
         last = first + len(live)
         _check_replay(name, observed[first:last], live)
@@ -132,8 +133,7 @@ class DecorrelationTerm:
         if last == len(observed):
             observed.clear()
             self._used[name] = 0
-        # The gradient of the whole, which the other calls complete, and this call's share of the value.
-        return value - value.detach() * (1 - len(live) / len(forwards))
+        return value, len(live) / len(forwards)
 
     def _totals(self, forwards: list[_Forward], device: torch.device) -> list[Moments]:
         """Merge forwards, then ranks; samples are numbered through, rank after rank, to tell even from odd."""

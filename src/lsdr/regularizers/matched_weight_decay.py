@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch._functorch.config as compiled
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -62,8 +61,6 @@ class MatchedWeightDecay:
     def attach(self, model: nn.Module) -> Iterator["_Term"]:
         """Watch the model for the other method's penalty; yield the L2 term."""
         with ExitStack() as stack:
-            # A compiled backward frees its buffers for reuse, which a second pass over the same graph cannot have.
-            stack.enter_context(compiled.patch(donated_buffer=True))
             terms = [stack.enter_context(reference.attach(model)) for reference in self.references]
             yield _Term(model, terms, self.batches)
 

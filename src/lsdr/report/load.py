@@ -1,12 +1,12 @@
 """Read a run directory into plain values; whatever is missing or broken becomes a note, never a traceback."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lsdr.diffusion.measures.catalogue import MEASURES
 from lsdr.report.plain import columns, mapping, mappings, read_object, records, scalar, sequence
 from lsdr.report.thin import Array
 
@@ -102,7 +102,7 @@ def load(directory: Path) -> Results:
     if not experiment.exists() and ((directory / "metrics.jsonl").exists() or (directory / "status.json").exists()):
         run = _load_run(directory, *_who(directory), notes)
         method = Method(run.method, "", [], [run])
-        return Results(directory, True, _single_record(run), [method], method.name, {}, notes)
+        return Results(directory, True, _single_record(run, notes), [method], method.name, {}, notes)
     record = read_object(experiment, notes)
     methods = _load_methods(directory, record, notes)
     if not methods and not experiment.exists():
@@ -165,15 +165,18 @@ def _who(directory: Path) -> tuple[str, int | None]:
     folder = directory.resolve()
     named = folder.name.startswith("seed=")
     method = config.get("method") or config.get("name") or (folder.parent.name if named else folder.name)
-    seed = str(config.get("seed", folder.name.removeprefix("seed=") if named else ""))
+    training = mapping(config.get("training"))
+    seed = str(training.get("seed", config.get("seed", folder.name.removeprefix("seed=") if named else "")))
     return str(method), int(seed) if seed.isdecimal() else None
 
 
-def _single_record(run: Run) -> dict[str, Any]:
-    """What a lone run knows of an experiment's record: the training command writes it into the run's configuration."""
-    kept: dict[str, Any] = {
-        key: run.config[key] for key in ("data", "environment", "command", "measures", "created") if key in run.config
+def _single_record(run: Run, notes: list[str]) -> dict[str, Any]:
+    """What a lone run's files know of what experiment.json holds for a comparison."""
+    environment = read_object(run.directory / "environment.json", notes)
+    return {
+        "command": environment.get("command"),
+        "environment": environment,
+        "data": read_object(run.directory / "data.json", notes),
+        "config": run.config,
+        "measures": {name: vars(measure) for name, measure in MEASURES.items() if name in run.measures},
     }
-    if not isinstance(kept.get("data"), Mapping):
-        kept.pop("data", None)
-    return {**kept, "config": run.config}

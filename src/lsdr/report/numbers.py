@@ -8,8 +8,13 @@ _MINUS = "\u2212"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def number(value: float | int, digits: int = 3) -> str:
+def number(value: float | int, digits: int = 3, *, whole: bool = False) -> str:
     """A value with so many significant digits; very large and very small ones as powers of ten.
+
+    Args:
+        value: The value; NaN, which stands for a missing one, becomes a dash.
+        digits: Significant digits.
+        whole: Leave out what is behind the point from 10 on.
 
     Example:
         >>> number(0.0712345), number(-12345.6).replace(THIN, " "), number(200), number(0.0000123), number(math.nan)
@@ -25,10 +30,10 @@ def number(value: float | int, digits: int = 3) -> str:
         return _sign(f"{value:.0f}")
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     power = int(exponent)
-    if not -4 < power < 6:
+    if not -5 < power < 6:
         return _sign(f"{mantissa}×10{str(power).translate(_RAISED)}")
-    rounded = float(f"{mantissa}e{exponent}")
-    return _sign(_grouped(f"{rounded:.{max(digits - 1 - power, 0)}f}"))
+    decimals = 0 if whole and power > 0 else max(digits - 1 - power, 0)
+    return _sign(_grouped(f"{float(f'{mantissa}e{exponent}'):.{decimals}f}"))
 
 
 def count(value: float | int) -> str:
@@ -62,21 +67,26 @@ def signed(value: float | int) -> str:
 
 
 def percent(share: float | int) -> str:
-    """A relative difference in per cent, with its sign.
+    """A relative difference in per cent, with its sign: two significant digits, or whole per cent.
 
     Example:
-        >>> percent(-0.0444).replace(THIN, " "), percent(0.3).replace(THIN, " "), percent(0.00004).replace(THIN, " ")
-        ('−4.4 %', '+30 %', '+0.004 %')
+        >>> percent(-0.0444).replace(THIN, " "), percent(0.333).replace(THIN, " "), percent(0.00004).replace(THIN, " ")
+        ('−4.4 %', '+33 %', '+0.0040 %')
     """
     if not math.isfinite(share):
         return "—"
-    value = 100 * share
-    if value == 0:
-        return f"0{THIN}%"
-    digits = 2 if abs(value) < 10 else 3
-    text = number(float(f"{value:.{digits - 1}e}"), digits) if abs(value) < 1e5 else number(value, 2)
-    text = text.rstrip("0").rstrip(".") if "." in text and abs(value) >= 10 else text
-    return ("+" if value > 0 else "") + text + THIN + "%"
+    return ("+" if share > 0 else "") + number(100 * share, 2 if abs(share) < 0.1 else 3, whole=True) + f"{THIN}%"
+
+
+def short(value: float | int) -> str:
+    """A round value, such as a learning rate, without the zeros behind it.
+
+    Example:
+        >>> short(0.003)
+        '0.003'
+    """
+    text = number(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "×" not in text else text
 
 
 def ratio(value: float | int) -> str:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from lsdr.report import tables, words
-from lsdr.report.figures.layers import eigenvalue_plots, layer_plots
+from lsdr.report.figures.layers import eigenvalue_plots, layer_names, layer_plots
 from lsdr.report.figures.losses import loss_plots
 from lsdr.report.figures.measures import effects_plot, seed_plots
 from lsdr.report.figures.power import power_plot
@@ -87,7 +87,7 @@ def _content(results: Results) -> dict[str, Any]:
         "facts": words.facts(results),
         "caution": words.caution(results, found),
         "findings": words.findings(results, found),
-        "comparisons_note": words.comparisons_note(found),
+        "comparisons_note": words.comparisons_note(results, found),
         "overview": tables.overview(results, found),
         "groups": [(flag, group) for flag in (False, True) if (group := by_method(found, equal_time=flag))],
         "effects": effects,
@@ -99,6 +99,7 @@ def _content(results: Results) -> dict[str, Any]:
         "progress": progress(results, notes),
         "power": power,
         "weights": layer_plots(results, "weights"),
+        "layers": {kind: layer_names(results, kind) for kind in ("weights", "features")},
         "features": [*layer_plots(results, "features"), *eigenvalue_plots(results)],
         "sensitivity": seed_plots(results, _SENSITIVITY),
         "failures": tables.failures(results),

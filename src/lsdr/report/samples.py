@@ -39,19 +39,12 @@ def final_samples(results: Results, notes: list[str]) -> list[Row]:
 def progress(results: Results, notes: list[str]) -> list[Row]:
     """How the samples of the first seed changed in training, method by method."""
     rows = []
-    for method in results.methods:
-        for run in method.runs[:1]:
-            steps = sorted(
-                (step, path) for path in run.directory.glob("samples/step-*.png") if (step := _step(path)) >= 0
-            )
-            kept = (
-                steps if len(steps) <= _MOST_STEPS else [steps[i * (len(steps) - 1) // 3] for i in range(_MOST_STEPS)]
-            )
-            found = [
-                picture(path, f"step {step}", f"Samples of {run.name} at step {step}.", notes) for step, path in kept
-            ]
-            if pictures := [each for each in found if each]:
-                rows.append(Row(run.name, pictures))
+    for run in (method.runs[0] for method in results.methods if method.runs):
+        steps = _steps(run)
+        kept = steps if len(steps) <= _MOST_STEPS else [steps[i * (len(steps) - 1) // 3] for i in range(_MOST_STEPS)]
+        found = [picture(path, f"step {step}", f"Samples of {run.name} at step {step}.", notes) for step, path in kept]
+        if pictures := [each for each in found if each]:
+            rows.append(Row(run.name, pictures))
     return rows
 
 
@@ -60,13 +53,14 @@ def _last(run: Run, notes: list[str]) -> Picture | None:
     final = run.directory / "samples" / "final.png"
     if final.exists():
         return picture(final, run.method, f"Samples of {run.name} at the end of training.", notes)
-    earlier = sorted((step, path) for path in run.directory.glob("samples/step-*.png") if (step := _step(path)) >= 0)
-    if not earlier:
+    steps = _steps(run)
+    if not steps:
         return None
-    step, path = earlier[-1]
+    step, path = steps[-1]
     return picture(path, f"{run.method}, {run.state}: step {step}", f"Samples of {run.name} at step {step}.", notes)
 
 
-def _step(path: Path) -> int:
-    match = re.fullmatch(r"step-(\d+)", path.stem)
-    return int(match[1]) if match else -1
+def _steps(run: Run) -> list[tuple[int, Path]]:
+    """The grids drawn during training, in order."""
+    found = [(re.fullmatch(r"step-(\d+)", path.stem), path) for path in run.directory.glob("samples/step-*.png")]
+    return sorted((int(match[1]), path) for match, path in found if match)

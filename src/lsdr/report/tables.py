@@ -7,7 +7,7 @@ from typing import Any
 
 from lsdr.report.figures.stability import largest_stable
 from lsdr.report.load import Method, Results, Run
-from lsdr.report.numbers import count, median, number, percent, plural, ratio, wilson
+from lsdr.report.numbers import THIN, count, median, number, percent, ratio, short, wilson
 from lsdr.report.plain import mapping, scalar, sequence
 from lsdr.report.verdicts import COSTS, Verdict, cost, cost_ratio, unit
 
@@ -49,9 +49,9 @@ def overview(results: Results, found: list[Verdict]) -> list[Overview]:
                 steps=primary.get(False),
                 time=primary.get(True),
                 others="" if baseline else _tally([row for row in own if not row.primary and row.measure not in COSTS]),
-                seconds=f"{number(seconds)} s" if math.isfinite(seconds) else "—",
+                seconds=f"{number(seconds)}{THIN}s" if math.isfinite(seconds) else "—",
                 seconds_ratio="" if baseline else ratio(cost_ratio(results, method, "step_seconds")),
-                memory=f"{count(memory)} MB" if math.isfinite(memory) else "—",
+                memory=f"{count(memory)}{THIN}MB" if math.isfinite(memory) else "—",
                 memory_ratio="" if baseline else ratio(cost_ratio(results, method, "memory_mb")),
                 failed=f"{failed} of {len(method.runs)}",
             )
@@ -63,7 +63,8 @@ def _tally(rows: list[Verdict]) -> str:
     """Other measures at equal steps, counted by verdict."""
     rows = [row for row in rows if not row.equal_time]
     better, worse = (sum(row.verdict == word for row in rows) for word in ("better", "worse"))
-    return f"{better} better, {worse} worse, {len(rows) - better - worse} neither" if rows else "—"
+    parts = {"better": better, "worse": worse, "neither": len(rows) - better - worse}
+    return ", ".join(f"{amount}\u00a0{word}" for word, amount in parts.items()) if rows else "—"
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,14 @@ def _stability(method: Method) -> Stability:
     low, high = wilson(failed, len(ended))
     spikes = [value for run in method.runs if math.isfinite(value := _spikes(run))]
     rates = [value for run in method.runs if math.isfinite(value := largest_stable(run))]
-    spread = f" ({number(min(rates))} to {number(max(rates))})" if rates and min(rates) < max(rates) else ""
+    spread = f" ({short(min(rates))} to {short(max(rates))})" if rates and min(rates) < max(rates) else ""
     return Stability(
         method=method.name,
         runs=f"{len(ended)} of {len(method.runs)}",
         failed=f"{failed} of {len(ended)}",
         interval=f"{percent(low).lstrip('+')} to {percent(high).lstrip('+')}" if ended else "—",
         spikes=f"{number(median(spikes))} ({count(sum(spikes))} in all)" if spikes else "—",
-        rate=f"{number(median(rates))}{spread}" if rates else "—",
+        rate=f"{short(median(rates))}{spread}" if rates else "—",
     )
 
 
@@ -226,9 +227,8 @@ def described(results: Results, found: list[Verdict]) -> list[tuple[str, str]]:
 def images_in_words(results: Results) -> str:
     """How many images there are to learn from and how many are held out."""
     data = mapping(results.record.get("data"))
-    total, kept = scalar(data.get("count")), scalar(data.get("heldout"))
-    classes = scalar(data.get("classes"))
-    parts = [plural(int(total), "image")] if math.isfinite(total) else []
-    parts += [f"{count(kept)} of them held out"] if math.isfinite(kept) else []
-    parts += [plural(int(classes), "class").replace("classs", "classes")] if math.isfinite(classes) else []
+    total, kept, classes = (scalar(data.get(name)) for name in ("count", "heldout", "classes"))
+    parts = [f"{count(total)} training images"] if math.isfinite(total) else []
+    parts += [f"{count(kept)} held out"] if math.isfinite(kept) else []
+    parts += [f"{count(classes)} classes"] if math.isfinite(classes) else []
     return ", ".join(parts)

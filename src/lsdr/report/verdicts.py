@@ -6,19 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from lsdr.report.load import Method, Results, Run, plain_name
-from lsdr.report.numbers import median, number, percent, signed
-from lsdr.report.plain import mappings, scalar
+from lsdr.report.numbers import median, number, percent, plural, signed
+from lsdr.report.plain import mapping, mappings, scalar
 
 PRIMARY = "heldout_loss"
 ENOUGH_SEEDS = 5
 """With n pairs of seeds even n effects of one sign happen by chance in 2 of 2**n cases: 6 % at five."""
 COSTS = ("step_seconds", "memory_mb")
-_SYMBOLS = {
-    "better": ("✓", "better"),
-    "worse": ("✗", "worse"),
-    "higher": ("↑", "neutral"),
-    "lower": ("↓", "neutral"),
-}
+_NOTHING = ("no difference shown", "not measured")
+_SYMBOLS = {"better": "✓", "worse": "✗", "higher": "↑", "lower": "↓"}
+_RATES = ("diverged",)  # 0 or 1 a run: their mean is a rate, their median nothing
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,10 @@ class Verdict:
     effect: float
     low: float
     high: float
-    relative: float
     verdict: str
     pairs: int
+    reason: str
+    seeds_needed: float
 
     @property
     def primary(self) -> bool:
@@ -47,24 +45,22 @@ class Verdict:
     @property
     def shown(self) -> bool:
         """Whether a difference was shown."""
-        return self.verdict in _SYMBOLS
+        return self.verdict not in _NOTHING
 
     @property
     def symbol(self) -> str:
         """A sign for the verdict, for those who do not see its colour."""
-        return _SYMBOLS.get(self.verdict, ("–", ""))[0]
+        return _SYMBOLS.get(self.verdict.split(",")[0], "–")
 
     @property
     def tone(self) -> str:
         """The verdict's style class."""
-        return _SYMBOLS.get(self.verdict, ("", "none"))[1]
+        return self.verdict if self.verdict in ("better", "worse") else "neutral" if self.shown else "none"
 
     @property
     def scale(self) -> float:
-        """What relative values are relative to; NaN where a relative value would mean nothing."""
-        if math.isfinite(self.relative) and math.isfinite(self.effect) and self.relative != 0:
-            return self.effect / self.relative
-        return abs(self.baseline) if self.baseline != 0 else math.nan
+        """The baseline, to which effects are relative; NaN where values below zero make per cent meaningless."""
+        return self.baseline if self.baseline > 0 and not self.value < 0 else math.nan
 
     @property
     def change(self) -> str:
@@ -77,14 +73,25 @@ class Verdict:
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return "no interval"
         if math.isfinite(self.scale):
-            low, high = sorted((self.low / self.scale, self.high / self.scale))
-            return f"{percent(low)} to {percent(high)}"
+            return f"{percent(self.low / self.scale)} to {percent(self.high / self.scale)}"
         return f"{signed(self.low)} to {signed(self.high)}"
 
     @property
     def absolute(self) -> str:
         """The effect and its interval in the measure's unit."""
+        if not math.isfinite(self.scale):
+            return ""  # then it is what `change` says
         return f"{signed(self.effect)} ({signed(self.low)} to {signed(self.high)})"
+
+    @property
+    def footnote(self) -> str:
+        """What there is to say about the verdict: why it is withheld or hedged, or how many seeds it would take."""
+        decided = self.pairs >= ENOUGH_SEEDS and self.low * self.high > 0
+        if decided:
+            return self.reason if not self.shown or ";" in self.reason else ""
+        if math.isfinite(self.seeds_needed) and self.seeds_needed > self.pairs:
+            return f"it would take about {plural(int(self.seeds_needed), 'seed')} to show this effect"
+        return ""
 
     @property
     def values(self) -> tuple[str, str]:
@@ -94,17 +101,19 @@ class Verdict:
 
 def verdicts(results: Results) -> list[Verdict]:
     """Every comparison of summary.json: by method, the primary measure first, the rest in the measures' own order."""
-    order = {name: place for place, name in enumerate([PRIMARY, *results.record.get("measures", {})])}
+    order = {
+        name: place for place, name in enumerate(dict.fromkeys([PRIMARY, *mapping(results.record.get("measures"))]))
+    }
     methods = {method.name: (place, method) for place, method in enumerate(results.methods)}
     found = []
     for item in mappings(results.summary.get("comparisons")):
         name, measure = str(item.get("measure")), plain_name(str(item.get("measure")))
-        if measure.removesuffix("_ratio") in ("step_seconds", "memory") and measure.endswith("_ratio"):
+        if measure in ("step_seconds_ratio", "memory_ratio"):
             continue  # the same effect as the plain measure's in per cent
         _, method = methods.get(str(item.get("method")), (0, None))
         against = methods.get(str(item.get("against")), (0, None))[1]
         pairs = scalar(item.get("pairs"))
-        baseline = scalar(item.get("baseline"))
+        baseline = math.nan if measure in _RATES else scalar(item.get("baseline"))
         found.append(
             Verdict(
                 method=str(item.get("method")),
@@ -117,9 +126,10 @@ def verdicts(results: Results) -> list[Verdict]:
                 effect=scalar(item.get("effect")),
                 low=scalar(item.get("low")),
                 high=scalar(item.get("high")),
-                relative=scalar(item.get("relative")),
                 verdict=str(item.get("verdict") or "not measured"),
                 pairs=int(pairs) if math.isfinite(pairs) else 0,
+                reason=str(item.get("reason") or ""),
+                seeds_needed=scalar(item.get("seeds_needed")),
             )
         )
     return sorted(found, key=lambda row: (methods.get(row.method, (99,))[0], order.get(row.measure, 0)))
@@ -137,7 +147,7 @@ def by_method(found: list[Verdict], *, equal_time: bool) -> dict[str, list[Verdi
 def _hint(results: Results, measure: str) -> str:
     about = results.about(measure)
     better = {"lower": "lower is better", "higher": "higher is better"}.get(
-        str(about.get("better")), "neither is better"
+        str(about.get("better")), "neither way is better"
     )
     return ", ".join(part for part in (unit(results, measure), better) if part)
 
@@ -148,10 +158,12 @@ def unit(results: Results, measure: str) -> str:
 
 
 def _median(method: Method | None, *names: str) -> float:
-    """Median over a method's seeds of the first of these measures that it has."""
-    runs = method.runs if method else []
-    values = (median(run.measures.get(name, math.nan) for run in runs) for name in names)
-    return next((value for value in values if math.isfinite(value)), math.nan)
+    """Median over a method's seeds (of a rate, the mean) of the first of these measures that it has."""
+    for name in names:
+        values = [run.measures[name] for run in (method.runs if method else []) if name in run.measures]
+        if values:
+            return sum(values) / len(values) if name in _RATES else median(values)
+    return math.nan
 
 
 def cost_ratio(results: Results, method: Method, measure: str) -> float:

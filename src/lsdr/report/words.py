@@ -2,12 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from lsdr.report.load import Method, Results
-from lsdr.report.numbers import THIN, count, duration, plural, ratio
+from lsdr.report.numbers import THIN, count, duration, number, plural
 from lsdr.report.plain import mapping, scalar, vector
 from lsdr.report.verdicts import COSTS, ENOUGH_SEEDS, Verdict, cost_ratio
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One thing that was found; with a verdict where there is one."""
+
+    text: str
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -15,7 +22,7 @@ class Finding:
     """What was found about one method."""
 
     method: str
-    sentences: list[str]
+    sentences: list[Sentence]
 
 
 def title(results: Results) -> str:
@@ -27,7 +34,8 @@ def title(results: Results) -> str:
     others = [method.name for method in results.methods if method.name != results.baseline]
     if not others:
         return f"{results.baseline} alone{on}"
-    return f"{listed(others)} compared with {results.baseline}{on}"
+    named = listed(others) if len(others) < 4 else f"{len(others)} methods"
+    return f"Training with {named} compared with {results.baseline}{on}"
 
 
 def _data(results: Results) -> str:
@@ -65,77 +73,80 @@ def facts(results: Results) -> list[str]:
 
 
 def caution(results: Results, found: list[Verdict]) -> str:
-    """How far the verdicts carry: seeds, and how many comparisons were made."""
+    """How far the verdicts carry."""
     if not found:
         return ""
     pairs = max(row.pairs for row in found) or results.seeds
     if pairs < ENOUGH_SEEDS:
-        chance = {1: "always", 2: "in one of two comparisons"}.get(pairs, f"in one of {2 ** (pairs - 1)} comparisons")
+        chance = f"by chance alone all would agree in one of {2 ** (pairs - 1)} comparisons"
         return (
-            f"With {plural(pairs, 'seed')} nothing can be shown: by chance alone, all seeds would agree {chance}. "
-            f"Take the numbers as a first look; this report draws no conclusion from fewer than {ENOUGH_SEEDS} seeds."
+            f"With {plural(pairs, 'seed')} nothing can be shown: {chance if pairs > 1 else 'one seed has no spread'}. "
+            f"Take the numbers as a first look; verdicts need {ENOUGH_SEEDS} seeds or more."
         )
+    fewer = any(row.pairs < ENOUGH_SEEDS for row in found)
     return (
         f"Each effect is the median over {plural(pairs, 'pair')} of runs that share initial weights, data order and "
-        "noise; “better” and “worse” mean that its 95 % bootstrap interval lies wholly on one side of zero."
+        "noise. “Better” and “worse” mean that its 95 % bootstrap interval lies wholly on one side of zero; “no "
+        "difference shown” does not mean that there is none."
+        + (f" Where failed runs left fewer than {ENOUGH_SEEDS} pairs, nothing can be shown." if fewer else "")
     )
 
 
-def comparisons_note(found: list[Verdict]) -> str:
+def comparisons_note(results: Results, found: list[Verdict]) -> str:
     """What many comparisons mean for a single one."""
+    chance = scalar(results.summary.get("chance_verdicts"))
+    seeming = f"about {number(chance, 2)}" if math.isfinite(chance) else "one in twenty"
     return (
-        "The primary measure, named before the runs, is the held-out loss. The tables hold "
-        f"{plural(len(found), 'comparison')}; at 95 %, about {max(1, round(len(found) / 20))} would seem to show a "
-        "difference by chance even if no method did anything, and the measures of one run hang together. Nothing is "
-        "corrected for this: read every measure but the primary one as a hint to be tested again."
+        "The primary measure, named before the runs, is the held-out loss. Of "
+        f"{plural(len(found), 'comparison')}, {seeming} would seem to show a difference by chance even if no method "
+        "did anything, and the measures of one run hang together. Nothing is corrected for this: read every measure "
+        "but the primary one as a hint to be tested again."
     )
 
 
 def findings(results: Results, found: list[Verdict]) -> list[Finding]:
     """For every method: the primary measure, the other measures, the cost, and what failed."""
+    if results.single:
+        return []
     methods = sorted(results.methods, key=lambda method: method.name == results.baseline)
     return [Finding(method.name, sentences) for method in methods if (sentences := _about(results, method, found))]
 
 
-def _about(results: Results, method: Method, found: list[Verdict]) -> list[str]:
+def _about(results: Results, method: Method, found: list[Verdict]) -> list[Sentence]:
     rows = [row for row in found if row.method == method.name]
     sentences = [_primary(row) for row in rows if row.primary]
-    others = [row for row in rows if not row.primary and not row.equal_time and row.measure not in COSTS]
-    if others:
-        sentences.append(_others(others))
+    sentences += _others([row for row in rows if not (row.primary or row.equal_time or row.measure in COSTS)])
     if method.name != results.baseline:
         time, memory = (cost_ratio(results, method, measure) for measure in COSTS)
-        parts = [f"{ratio(time)} the time"] * math.isfinite(time) + [f"{ratio(memory)} the memory"] * math.isfinite(
-            memory
-        )
+        parts = [f"{time:.2f} times the time"] if math.isfinite(time) else []
+        parts += [f"{memory:.2f} times the memory"] if math.isfinite(memory) else []
         if parts:
-            sentences.append(f"A step takes {listed(parts)} of {results.baseline}.")
-    sentences += _failures(method)
-    return sentences
+            sentences.append(Sentence(f"A step takes {listed(parts)} of {results.baseline}."))
+    return [*sentences, *_failures(method)]
 
 
-def _primary(row: Verdict) -> str:
+def _primary(row: Verdict) -> Sentence:
     baseline, value = row.values
-    where = "At equal wall-clock: " if row.equal_time else ""
+    where = " at equal wall-clock" if row.equal_time else ""
     if not math.isfinite(row.effect):
-        return f"{where}{row.label} could not be compared."
-    verdict = row.verdict if row.shown else "no difference shown"
-    return (
-        f"{where}{row.label} {value} against {baseline}: {row.change} (95 % interval {row.change_interval}), {verdict}."
-    )
+        return Sentence(f"{row.label}{where} could not be compared.")
+    change = f"{row.change} (95 % interval {row.change_interval})"
+    return Sentence(f"{row.label}{where}: {value} against {baseline}, {change}.", row)
 
 
-def _others(rows: list[Verdict]) -> str:
-    tally = [f"{number} {word}" for word in ("better", "worse") if (number := sum(row.verdict == word for row in rows))]
-    moved = sum(row.verdict in ("higher", "lower") for row in rows)
-    tally += [f"{moved} moved, neither for better nor worse"] if moved else []
-    if not tally:
-        return f"None of the {plural(len(rows), 'other measure')} showed a difference."
-    shown = sorted((row for row in rows if row.shown), key=_size, reverse=True)[:3]
-    largest = "; ".join(
-        f"{_lower_first(row.label)} {row.change} ({row.change_interval}), {row.verdict}" for row in shown
-    )
-    return f"Of {plural(len(rows), 'other measure')}: {', '.join(tally)}. Largest: {largest}."
+def _others(rows: list[Verdict]) -> list[Sentence]:
+    if not rows:
+        return []
+    better, worse = (sum(row.verdict == word for row in rows) for word in ("better", "worse"))
+    shown = [row for row in rows if row.shown]
+    if not shown:
+        return [Sentence(f"None of the {plural(len(rows), 'other measure')} showed a difference.")]
+    moved = len(shown) - better - worse
+    tally = f"{better} came out better, {worse} worse"
+    tally += f", {moved} changed in a way that is neither" if moved else ""
+    largest = sorted(shown, key=_size, reverse=True)[:3]
+    words = "; ".join(f"{row.label} {row.change} ({row.change_interval}), {row.verdict}" for row in largest)
+    return [Sentence(f"Of {plural(len(rows), 'other measure')}, {tally}. Largest: {words}.")]
 
 
 def _size(row: Verdict) -> float:
@@ -143,17 +154,14 @@ def _size(row: Verdict) -> float:
     return size if math.isfinite(size) else 0.0
 
 
-def _failures(method: Method) -> list[str]:
-    total = len(method.runs)
+def _failures(method: Method) -> list[Sentence]:
     tally: dict[str, int] = {}
     for run in method.runs:
         if run.state != "finished":
             tally[run.state] = tally.get(run.state, 0) + 1
-    words: dict[str, Any] = {"running": "not finished when this was written", "interrupted": "interrupted"}
-    parts = [f"{count(number)} {words.get(state, state)}" for state, number in tally.items()]
-    return (
-        [f"Of {plural(total, 'run')}, {listed(parts)}."] if parts and not (total == 1 and "finished" in tally) else []
-    )
+    words = {"running": "not finished when this was written"}
+    parts = [f"{count(amount)} {words.get(state, state)}" for state, amount in tally.items()]
+    return [Sentence(f"Of {plural(len(method.runs), 'run')}, {listed(parts)}.")] if parts else []
 
 
 def listed(parts: list[str]) -> str:
@@ -164,7 +172,3 @@ def listed(parts: list[str]) -> str:
         'clip, decorrelation and lambda_zero'
     """
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _lower_first(text: str) -> str:
-    return text if text[:2].isupper() else text[:1].lower() + text[1:]

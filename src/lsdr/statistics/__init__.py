@@ -1,0 +1,1 @@
+"""Statistics of a spectrum: one plain differentiable function a file."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lsdr.layers.capture import capture
 from lsdr.layers.select import select_layers
-from lsdr.probes.weights import weight_spectrum
+from lsdr.probes.weights import WEIGHTED, weight_spectrum
 from lsdr.statistics.effective_rank import effective_rank
 from lsdr.statistics.stable_rank import stable_rank
 from lsdr.training.guard import Trouble
@@ -22,7 +22,6 @@ Direction = Literal["parameter", "input", "forward", "backward", "loss"]
 _NEIGHBOURS = 2
 _GROWTH = 10.0
 _NOTABLE = 1.5  # growth below this tells nothing: two healthy batches differ as much
-_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
@@ -115,7 +114,7 @@ def diagnose(
         >>> finding.module, finding.direction, finding.indices
         ('2', 'parameter', (0, 1, 2))
         >>> finding.message
-        '2.weight is not finite: 1 of 2 values are not finite'
+        '2.weight: 1 of 2 values are not finite'
     """
     batch = next((len(value) for value in inputs.values() if value.ndim), 0)
     with _unchanged(model), _eager(), torch.enable_grad(), _replay(model, forward, batch) as replay:
@@ -132,7 +131,7 @@ def diagnose(
         weights = nullcontext() if average is None else _weights_of(model, average)
         with weights, _replay(model, reference, batch) as healthy:
             backward_origin(healthy.loss, healthy.parameters, healthy.trace, batch)
-            return _of_growth(replay, healthy)
+        return _of_growth(replay, healthy)
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,9 @@ def _of_input(replay: _Replay, name: str, value: Tensor) -> Finding:
     indices = bad_rows(value, len(value)) if value.ndim else None
     first = _first_reached(replay)
     samples = f" at position {_list(indices)} of the batch" if indices else ""
-    message = f"the batch is not finite before the model sees it: {name!r}{samples}; {first} is the first layer it reached"
+    message = (
+        f"the batch is not finite before the model sees it: {name!r}{samples}; {first} is the first layer it reached"
+    )
     return Finding(first, "input", message, indices or (), _spectra(replay, first, _position(replay, first)))
 
 
@@ -211,7 +212,7 @@ def _of_forward(replay: _Replay) -> Finding:
     if origin.parameter is not None:
         # A parametrized weight is held by a module of its own, which is no layer.
         module = origin.parameter.rpartition(".")[0].partition(".parametrizations.")[0]
-        message = f"{origin.parameter} is not finite: {origin.detail}"
+        message = f"{origin.parameter}: {origin.detail}"
         return Finding(module, "parameter", message, indices, _spectra(replay, module, place.position))
     operation = f"`{place.operation}`{_call(replay, origin)}"
     line = f" ({place.line})" if place.line else ""
@@ -234,8 +235,8 @@ def _of_backward(replay: _Replay, origin: Origin | None) -> Finding:
     line = f" ({place.line})" if place.line else ""
     where = "the loss" if place.module is None else place.module
     message = (
-        f"going backward, the gradient is finite at the output of `{place.operation}`{_call(replay, origin)} in {where} "
-        f"and not at its input: {origin.detail}{line}"
+        f"the gradient is finite at the output of `{place.operation}`{_call(replay, origin)} in {where} and not at its "
+        f"input: {origin.detail}{line}"
     )
     return Finding(place.module or "loss", "backward", message, indices, _spectra(replay, where, place.position))
 
@@ -251,13 +252,13 @@ def _of_growth(replay: _Replay, healthy: _Replay) -> Finding:
         grown = next((key for key, growth in gradients.items() if growth > _GROWTH * max(base, 1.0)), None)
         if grown is not None:
             message = (
-                f"the gradient at the output of {grown[0]} is {gradients[grown]:.3g} times that of a healthy step, where "
-                f"at the model's output it is {base:.3g} times"
+                f"the gradient at the output of {grown[0]} is {gradients[grown]:.3g} times that of a healthy step, "
+                f"where at the model's output it is {base:.3g} times"
             )
             return _finding_of_growth(replay, grown, "backward", message, replay.gradients)
         key = max(outputs, key=lambda key: outputs[key], default=None)
         if key is None or outputs[key] < _NOTABLE:
-            losses = f"loss {float(replay.loss):.4g} against {float(healthy.loss):.4g}"
+            losses = f"loss {replay.loss.item():.4g} against {healthy.loss.item():.4g}"
             return _nothing(f"no layer's output or gradient differs in scale from that of a healthy step ({losses})")
     rank = "the first layer that grew tenfold" if outputs[key] > _GROWTH else "more than any other layer"
     message = f"the output of {key[0]} is {outputs[key]:.3g} times that of a healthy step, {rank}"
@@ -313,19 +314,21 @@ def _list(indices: Sequence[int]) -> str:
 
 def _spectra(replay: _Replay, culprit: str, position: int) -> dict[str, dict[str, float | None]]:
     """Spectra of the culprit's weights and of the layers run before and after it."""
-    weighted = [(k, n) for k, n in enumerate(replay.finished) if isinstance(replay.modules[n], _WEIGHTED) and n != culprit]
-    before = list(dict.fromkeys(name for k, name in reversed(weighted) if k < position))[:_NEIGHBOURS]
-    after = list(dict.fromkeys(name for k, name in weighted if k >= position and name not in before))[:_NEIGHBOURS]
-    own = [culprit] if isinstance(replay.modules.get(culprit), _WEIGHTED) else []
-    return {name: _weight_statistics(replay.modules[name]) for name in (*reversed(before), *own, *after)}
+    layers = {name: module for name, module in replay.modules.items() if isinstance(module, WEIGHTED)}
+    others = [(k, name) for k, name in enumerate(replay.finished) if name in layers and name != culprit]
+    before = list(dict.fromkeys(name for k, name in reversed(others) if k < position))[:_NEIGHBOURS]
+    after = list(dict.fromkeys(name for k, name in others if k >= position and name not in before))[:_NEIGHBOURS]
+    own = [culprit] if culprit in layers else []
+    return {name: _weight_statistics(layers[name]) for name in (*reversed(before), *own, *after)}
 
 
-def _weight_statistics(module: nn.Module) -> dict[str, float | None]:
-    weight = module.get_parameter("weight") if "weight" in module._parameters else module.weight
-    bad = int((~weight.detach().isfinite()).sum())
-    if bad:
+def _weight_statistics(layer: nn.Module) -> dict[str, float | None]:
+    try:
+        spectrum = weight_spectrum(layer)
+    except ValueError:  # not finite, or too large for its norm to be
+        assert isinstance(layer.weight, Tensor)
+        bad = int((~layer.weight.detach().isfinite()).sum())
         return {"sigma_max": None, "stable_rank": None, "effective_rank": None, "nonfinite": bad}
-    spectrum = weight_spectrum(module)
     largest = float(spectrum.values[0])
     # The ranks of a zero matrix are undefined; zero-initialised layers are normal in diffusion models.
     ranks = (float(stable_rank(spectrum)), float(effective_rank(spectrum))) if largest > 0 else (0.0, 0.0)
@@ -347,26 +350,26 @@ def _weights_of(model: nn.Module, other: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Put back whatever running the model changes: buffers, weights normalised in place, training flags, random state."""
+    """Put back what running the model may change: buffers, normalised weights, training flags, random state."""
     modules = [(module, module.training) for module in model.modules()]
     buffers = [
-        (module, name, buffer, buffer._version, buffer.detach().clone())
+        (module, name, buffer, buffer.detach().clone())
         for module, _ in modules
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    parameters = [(p, p._version, p.detach().to("cpu", copy=True)) for p in model.parameters()]
+    parameters = [(p, p.detach().to("cpu", copy=True)) for p in model.parameters()]
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
         with torch.no_grad():
-            for module, name, buffer, version, value in buffers:
-                if buffer._version != version:
-                    buffer.copy_(value)
+            # Version counters do not tell: batch normalisation changes its statistics behind their back.
+            for module, name, buffer, value in buffers:
+                buffer.copy_(value)
                 module._buffers[name] = buffer
-            for parameter, version, value in parameters:
-                if parameter._version != version:
+            for parameter, value in parameters:
+                if not torch.equal(parameter.cpu(), value):
                     parameter.copy_(value)
         for module, training in modules:
             module.training = training

@@ -44,7 +44,7 @@ class EpochOrder:
 
     def batch(self, step: int) -> list[int]:
         """Indices of the whole batch of `step`, over all ranks and micro-batches."""
-        start, indices = step * self.batch_size, []
+        start, indices = step * self.batch_size, list[int]()
         while len(indices) < self.batch_size:
             epoch, offset = divmod(start + len(indices), self.count)
             missing = self.batch_size - len(indices)

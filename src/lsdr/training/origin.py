@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
@@ -21,8 +22,11 @@ _UNWRITTEN = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_st
 _IN_PLACE = re.compile(r"[a-z]\w*_|__(set|i)\w+__")
 # Where a finite argument gives infinity by definition, not because the number format ends.
 _POLES = {"div", "true_divide", "reciprocal", "rsqrt", "log", "log2", "log10", "log1p", "pow", "tan", "atanh", "logit"}
-_POLES |= {"__truediv__", "__rtruediv__", "__rdiv__", "__itruediv__"}
-_TORCH = str(Path(torch.__file__).parent)
+_POLES |= {"truediv", "rtruediv", "rdiv", "itruediv"}
+# Frames between an operation and the line that asked for it: torch, this file, wrappers that check annotations.
+_NOT_THE_CALLER = (str(Path(torch.__file__).parent), __file__, str(Path(jaxtyping.__file__).parent), "<")
+# Nodes of the graph between a parameter and the operation that uses it.
+_RESHAPES = ("TBackward", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "ToCopy")
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,16 @@ class Trace(TorchFunctionMode):
         self._kept: list[Tensor] = []  # a storage that is freed could come back as another tensor's
         self._static: set[int] = set()  # storages computed from parameters alone, which have no batch dimension
         self._count = 0
+        self._outermost: FrameType | None = None
 
     def run(self, forward: Callable[[], Tensor]) -> Tensor:
         """Call `forward` and watch."""
-        with self:
-            return forward()
+        self._outermost = sys._getframe()
+        try:
+            with self:
+                return forward()
+        finally:
+            self._outermost = None
 
     def origin(self, tensor: Tensor) -> Origin | None:
         """Where the non-finite values of a tensor came from; None if no operation was seen making them."""
@@ -135,7 +144,9 @@ class Trace(TorchFunctionMode):
                 self._kept.append(output)
         return result
 
-    def _inherit(self, place: Place, output: Tensor, inputs: list[Tensor], bad: list[Tensor], writes_infinity: bool) -> Origin:
+    def _inherit(
+        self, place: Place, output: Tensor, inputs: list[Tensor], bad: list[Tensor], writes_infinity: bool
+    ) -> Origin:
         """The origin of an operation's non-finite output: that of what it was given, or the operation itself."""
         has_nan = bool(output.isnan().any())
         sources = [(self._source(place, value), bool(value.isnan().any())) for value in bad]
@@ -170,10 +181,10 @@ class Trace(TorchFunctionMode):
 
     def _place(self, operation: str) -> Place:
         """Read off the Python stack which module and which line is calling."""
-        frame: FrameType | None = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(1)
         line, module, outside = "", None, False
-        while frame is not None and frame.f_code is not Trace.run.__code__ and module is None and not outside:
-            if not line and not frame.f_code.co_filename.startswith(_TORCH):
+        while frame is not None and frame is not self._outermost and module is None and not outside:
+            if not line and not frame.f_code.co_filename.startswith(_NOT_THE_CALLER):
                 line = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
             # What a hook computes from a layer's output (a regularizer's statistics) is not that layer's doing.
             outside = frame.f_globals.get("__name__") == "lsdr.layers.capture"
@@ -182,7 +193,7 @@ class Trace(TorchFunctionMode):
                 module = self._names.get(caller) if isinstance(caller, nn.Module) else None
             frame = frame.f_back
         call = 1 if module is None else self._finished.count(module) + 1
-        return Place(operation, module, len(self._finished), call, line)
+        return Place(operation.strip("_"), module, len(self._finished), call, line)
 
 
 def backward_origin(loss: Tensor, parameters: list[Tensor], trace: Trace, batch: int) -> tuple[Origin | None, bool]:
@@ -286,9 +297,7 @@ def _graph(tensor: Tensor, known: Mapping[Node, Any]) -> Iterator[Node]:
 
 
 def _only_parameters(node: Node) -> bool:
-    """Whether a gradient at this node goes to parameters alone, through views and casts of them."""
-    while not node.name().endswith("AccumulateGrad"):
-        if len(node.next_functions) != 1 or node.next_functions[0][0] is None:
-            return False
+    """Whether the gradient at this node is a parameter's, through views and casts of it."""
+    while node.name().startswith(_RESHAPES) and node.next_functions[0][0] is not None:
         node = node.next_functions[0][0]
-    return True
+    return node.name().endswith("AccumulateGrad")

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lsdr.training.diagnose import diagnose
@@ -49,10 +48,13 @@ def investigate(
             partial(stepper.replay, step, chunk, number, penalized=alone),
             reference=reference,
             inputs=inputs,
+            average=stepper.average.model,
         )
         members = [int(chunk["index"][position]) for position in finding.indices]
         names = [stepper.task.name(index) for index in members]
         event = finding.to_event(step, trouble, action, names) | {"indices": members}
         if finding.direction != "loss":
             break
+    if event["names"]:
+        event["message"] += f" ({', '.join(event['names'][:3])}{', ...' if len(event['names']) > 3 else ''})"
     return {**event, "batch": examples["index"].tolist()}

@@ -5,17 +5,20 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor, nn
 
 from lsdr import runs
+from lsdr.moments import Moments
 from lsdr.probes.features import FeatureProbe, feature_summary
-from lsdr.probes.weights import WeightProbe
+from lsdr.probes.weights import WEIGHTED, weight_spectrum
 from lsdr.spectrum import Spectrum
 from lsdr.statistics.effective_rank import effective_rank
 from lsdr.statistics.participation_ratio import participation_ratio
@@ -23,6 +26,8 @@ from lsdr.statistics.stable_rank import stable_rank
 from lsdr.training.config import TrainingConfig
 from lsdr.training.stepper import Gradient, Stepper
 
+_WEIGHTS = ("sigma_max", "stable_rank", "effective_rank")
+_FEATURES = ("effective_rank", "participation_ratio", "mean_abs_correlation", "values")
 _FILES = ("metrics.jsonl", "evaluations.jsonl", "spectra.jsonl", "events.jsonl")
 
 
@@ -47,6 +52,11 @@ class Recorder:
                 for key, value in asdict(config).items()
             }
             accelerator.init_trackers("trackers", config=hyperparameters)
+
+    @property
+    def timed(self) -> bool:
+        """Whether any step has been timed since the run was started or resumed."""
+        return bool(self._durations)
 
     @property
     def median_step_seconds(self) -> float:
@@ -86,9 +96,7 @@ class Recorder:
         """Record the held-out values of the averaged weights."""
         if self.accelerator.is_main_process:
             values = stepper.task.evaluate(stepper.average.model)
-            runs.append_record(
-                self.directory / "evaluations.jsonl", {"step": step, "seconds": self.seconds, **values}
-            )
+            runs.append_record(self.directory / "evaluations.jsonl", {"step": step, "seconds": self.seconds, **values})
             self._track(values, step)
 
     def picture(self, step: int, stepper: Stepper) -> None:
@@ -104,27 +112,22 @@ class Recorder:
         if not self.accelerator.is_main_process:
             return
         model, path = stepper.average.model, self.directory / "spectra.jsonl"
+        # For a layer that has become non-finite there is no spectrum, and that is recorded too.
         weights = {
-            name: {**weight_statistics(spectrum), "shape": list(model.get_submodule(name).weight.shape)}
-            for name, spectrum in WeightProbe()(model).items()
+            name: {**_or_none(_WEIGHTS, partial(_weight_statistics, module)), "shape": list(module.weight.shape)}
+            for name, module in model.named_modules()
+            if isinstance(module, WEIGHTED)
         }
         runs.append_record(path, {"step": step, "kind": "weights", "layers": weights})
         layers = stepper.task.feature_layers()
-        if layers is None:
-            return
-        with FeatureProbe(layers).attach(model) as probe:
-            stepper.task.evaluate(model)
-            moments = probe()
-        features = {}
-        for name, state in moments.items():
-            spectrum, correlation = feature_summary(state)
-            features[name] = {
-                "effective_rank": _number(effective_rank, spectrum),
-                "participation_ratio": _number(participation_ratio, spectrum),
-                "mean_abs_correlation": float(correlation),
-                "values": spectrum.values.tolist(),
+        if layers is not None:
+            with FeatureProbe(layers).attach(model) as probe:
+                stepper.task.evaluate(model)
+                moments = probe()
+            features = {
+                name: _or_none(_FEATURES, partial(_feature_statistics, state)) for name, state in moments.items()
             }
-        runs.append_record(path, {"step": step, "kind": "features", "layers": features})
+            runs.append_record(path, {"step": step, "kind": "features", "layers": features})
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Record what the guard found."""
@@ -178,15 +181,6 @@ class Recorder:
             )
 
 
-def weight_statistics(spectrum: Spectrum) -> dict[str, float]:
-    """The statistics of a layer's weights that are recorded; ranks of a zero matrix are 0."""
-    return {
-        "sigma_max": float(spectrum.values[0]),
-        "stable_rank": _number(stable_rank, spectrum),
-        "effective_rank": _number(effective_rank, spectrum),
-    }
-
-
 def peak_memory_mb(device: torch.device) -> float:
     """Peak memory in MB: of the device if it is a GPU, of the process otherwise."""
     if device.type == "cuda":
@@ -195,6 +189,25 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # Linux counts in kB, macOS in bytes
 
 
-def _number(statistic: Any, spectrum: Spectrum) -> float:
+def _weight_statistics(module: nn.Module) -> dict[str, Any]:
+    spectrum = weight_spectrum(module)
+    return {"sigma_max": float(spectrum.values[0]), **_ranks(spectrum, (stable_rank, effective_rank))}
+
+
+def _feature_statistics(moments: Moments) -> dict[str, Any]:
+    spectrum, correlation = feature_summary(moments)
+    ranks = _ranks(spectrum, (effective_rank, participation_ratio))
+    return {**ranks, "mean_abs_correlation": float(correlation), "values": spectrum.values.tolist()}
+
+
+def _ranks(spectrum: Spectrum, statistics: Sequence[Callable[[Spectrum], Tensor]]) -> dict[str, float]:
     # Zero-initialised layers are normal in diffusion models; their ranks are undefined and written as 0.
-    return float(statistic(spectrum)) if spectrum.values[0] > 0 else 0.0
+    zero = float(spectrum.values[0]) == 0
+    return {statistic.__name__: 0.0 if zero else float(statistic(spectrum)) for statistic in statistics}
+
+
+def _or_none(names: Sequence[str], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return measure()
+    except ValueError:
+        return dict.fromkeys(names)

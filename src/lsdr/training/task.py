@@ -1,7 +1,7 @@
 """What the training loop needs to know of a task."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from lsdr.layers.select import Layers
 
 
+@runtime_checkable
 class Task(Protocol):
     """A model, its examples and its loss; the loop supplies the rest.
 

@@ -80,9 +80,12 @@ def unchanged():
         )
 
     def same(before, after):
+        def equal(a, b):
+            return a is b is None or (a is not None and b is not None and torch.equal(a, b))
+
         return (
             all(torch.equal(before[0][name], after[0][name]) for name in before[0])
-            and all((a is None) == (b is None) and (a is None or torch.equal(a, b)) for a, b in zip(before[1], after[1]))
+            and all(map(equal, before[1], after[1]))
             and before[2:4] == after[2:4]
             and torch.equal(before[4], after[4])
         )

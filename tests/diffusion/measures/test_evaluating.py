@@ -11,9 +11,11 @@ def test_flags_come_back_one_by_one_also_after_an_error(tiny):
     tiny.model.train()
     tiny.model.norm.eval()
     before = [module.training for module in tiny.model.modules()]
-    with pytest.raises(RuntimeError, match="stop"), evaluating(tiny):
+    with evaluating(tiny):
         assert not any(module.training for module in tiny.model.modules())
-        raise RuntimeError("stop")
+    assert [module.training for module in tiny.model.modules()] == before
+    with pytest.raises(ValueError, match="labels"), evaluating(tiny):
+        tiny(torch.ones(1, 1, 4, 4), torch.tensor(1.0), torch.zeros(3, dtype=torch.long))
     assert [module.training for module in tiny.model.modules()] == before
 
 

@@ -26,7 +26,8 @@ def test_equal_sets_have_no_error():
 
 
 @pytest.mark.parametrize(
-    ("band", "low", "high"), [("low", 0.01, 1 / 6 + 1e-6), ("mid", 1 / 6 + 1e-6, 1 / 3 + 1e-6), ("high", 1 / 3 + 1e-6, 1)]
+    ("band", "low", "high"),
+    [("low", 0.01, 1 / 6 + 1e-6), ("mid", 1 / 6 + 1e-6, 1 / 3 + 1e-6), ("high", 1 / 3 + 1e-6, 1)],
 )
 @pytest.mark.parametrize("decibels", [3.0, -6.0])
 def test_an_amplified_band_shows_in_that_band_alone(band, low, high, decibels):

@@ -32,7 +32,9 @@ def test_the_sampler_of_a_gaussian_responds_by_its_standard_deviation(gaussian, 
     rho, spread = sigmas[1:] / sigmas[:-1], 0.25 / (0.25 + sigmas[:-1] ** 2)
     expected = float(80 * (rho + (1 - rho) * spread).double().prod())
     found = sensitivity(lambda z: euler(denoiser, z, sigmas), z, generator=generator())
-    torch.testing.assert_close(found, torch.full_like(found, expected), rtol=1e-4 if dtype == torch.float32 else 1e-6, atol=0)
+    torch.testing.assert_close(
+        found, torch.full_like(found, expected), rtol=1e-4 if dtype == torch.float32 else 1e-6, atol=0
+    )
     sigmas = karras_sigmas(100, 0.002, 80.0)
     assert sensitivity(lambda z: heun(denoiser, z, sigmas), z).mean().item() == pytest.approx(0.5, rel=0.005)
 

@@ -20,7 +20,7 @@ class Diversity:
 
 
 @torch.no_grad()
-def diversity(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m c h w"], *, chunk: int = 1024) -> Diversity:
+def diversity(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m _ _ _"], *, chunk: int = 1024) -> Diversity:
     r"""Total variance of samples relative to the data's, and nearest-neighbour distances.
 
     .. math::

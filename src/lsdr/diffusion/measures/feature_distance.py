@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from lsdr.diffusion.measures.evaluating import evaluating
 
+_SUBSET = 1000  # KID compares all pairs of a subset; arXiv 1801.01401 uses 1000 too, in 100 subsets
+
 
 @dataclass(frozen=True)
 class FeatureDistance:
@@ -21,7 +23,7 @@ class FeatureDistance:
 @torch.no_grad()
 def feature_distance(
     samples: Float[Tensor, "n c h w"],
-    data: Float[Tensor, "m c h w"],
+    data: Float[Tensor, "m _ _ _"],
     extractor: nn.Module,
     *,
     batch: int = 256,
@@ -36,10 +38,10 @@ def feature_distance(
 
     FID is at least 0 up to rounding and biased upwards, by more the fewer the images: compare it at equal counts only.
     KID is unbiased, about 0 for equal distributions and then as often negative; it is averaged over `subsets` random
-    subsets as large as the smaller set. Both depend on the extractor: with one trained on the data
-    (`train_feature_extractor`) they compare the methods of one experiment and no published number. Both are computed by
+    subsets of 1000 images, or as many as the smaller set has. Both depend on the extractor: with one trained on the
+    data (`train_feature_extractor`) they compare the methods of one experiment, no published number. Both come from
     torchmetrics from features in float64. Cost: one pass of the extractor, O((n + m) d^2 + d^3) and
-    O(subsets * min(n, m)^2 d).
+    O(subsets * min(n, m, 1000)^2 d).
 
     Source: FID, arXiv 1706.08500; KID, arXiv 1801.01401, eq. (4).
 
@@ -48,7 +50,7 @@ def feature_distance(
         data: Real images, at least two; sizes may differ if the extractor copes.
         extractor: Maps images, scaled as it expects them, to (n, d) features.
         batch: Images per call of the extractor.
-        subsets: Random subsets over which KID is averaged; one suffices (and is used) if both sets are equally large.
+        subsets: Random subsets over which KID is averaged; one is used where it holds every image of both sets.
         generator: Source of the subsets.
 
     Returns:
@@ -76,12 +78,12 @@ def feature_distance(
     # Features are extracted once, above, for both distances; torchmetrics receives them through an identity.
     identity = nn.Identity()
     identity.num_features = real.shape[1]  # type: ignore[assignment]
-    smaller = min(len(real), len(fake))
+    size = min(len(real), len(fake), _SUBSET)
     frechet = FrechetInceptionDistance(feature=identity).to(real.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all extracted features")
         kernel = KernelInceptionDistance(
-            feature=identity, subset_size=smaller, subsets=1 if len(real) == len(fake) else subsets
+            feature=identity, subset_size=size, subsets=1 if len(real) == len(fake) == size else subsets
         )
     for metric in (frechet, kernel):
         metric.update(real, real=True)

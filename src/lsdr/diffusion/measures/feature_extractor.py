@@ -78,7 +78,7 @@ class TrainedExtractor:
 
 def train_feature_extractor(
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, "n"] | None = None,
+    labels: Int[Tensor, "_"] | None = None,
     *,
     steps: int = 300,
     batch: int = 64,

@@ -73,7 +73,7 @@ def measure_run(
         Measures by the names of `catalogue.MEASURES`; curves as in curves.json; the clipped samples.
 
     Raises:
-        ValueError: If only one of the two sets of labels is given, or the images differ in size.
+        ValueError: If only one of the two sets of labels is given.
     """
     if (train_labels is None) != (heldout_labels is None):
         raise ValueError("give labels of training and held-out images, for a conditional denoiser, or of neither")

@@ -32,7 +32,7 @@ class PowerSpectrumError:
 
 
 @torch.no_grad()
-def power_spectrum_error(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m c h w"]) -> PowerSpectrumError:
+def power_spectrum_error(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m _ _ _"]) -> PowerSpectrumError:
     r"""Root mean square error of the log radial power spectrum, overall and by frequency band.
 
     .. math::

@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,20 +19,25 @@ _GRACE = 30.0
 
 
 @contextmanager
-def local(threads: int) -> Iterator[Callable[[Path], Poll]]:
+def local(threads: int, devices: Sequence[str] = ()) -> Iterator[Callable[[Path], Poll]]:
     """Start runs as processes; those still going when the block is left are asked to stop, then killed.
 
     Args:
         threads: Threads that each run may use.
+        devices: GPUs to spread the runs over, as CUDA_VISIBLE_DEVICES names them; none leaves the choice to the run.
 
     Yields:
         A function that starts the run of a job file and returns how to ask after it.
     """
     processes: list[subprocess.Popen[bytes]] = []
+    places: list[str] = []
 
     def start(job: Path) -> Poll:
-        process = start_worker(job, threads)
+        taken = Counter(place for process, place in zip(processes, places, strict=True) if process.poll() is None)
+        place = min(devices, key=lambda device: taken[device], default="")
+        process = start_worker(job, threads, {"CUDA_VISIBLE_DEVICES": place} if place else {})
         processes.append(process)
+        places.append(place)
         return lambda: None if process.poll() is None else ending(process.returncode)
 
     try:
@@ -40,12 +46,17 @@ def local(threads: int) -> Iterator[Callable[[Path], Poll]]:
         _stop(processes)
 
 
-def start_worker(job: Path, threads: int) -> subprocess.Popen[bytes]:
+def start_worker(job: Path, threads: int, extra: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start the worker of a job file in a session of its own, its output going to worker.log beside the job.
 
     A session of its own keeps the terminal's Ctrl-C away from it: whoever started it decides how it stops.
+
+    Args:
+        job: The job file.
+        threads: Threads that the run may use.
+        extra: Variables to add to its environment.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **(extra or {})}
     with (job.parent / "worker.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "lsdr.experiments.worker", str(job), SUPERVISED],

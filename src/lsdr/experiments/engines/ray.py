@@ -5,7 +5,7 @@ several machines the run directory and the data must lie on a file system that a
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from lsdr.experiments.engines.local import Poll, ending, start_worker
 
 
 @contextmanager
-def on_ray(jobs: int, threads: int) -> Iterator[Callable[[Path], Poll]]:
+def on_ray(jobs: int, threads: int, devices: Sequence[str] = ()) -> Iterator[Callable[[Path], Poll]]:
     """Start runs as Ray tasks; those still going when the block is left are killed and resume another time.
 
     Args:
         jobs: Runs at a time on a cluster started here, which is bound to the loopback interface.
         threads: Threads that each run may use.
+        devices: GPUs of this machine; with any, a run asks Ray for one, or for its share of one.
 
     Yields:
         A function that starts the run of a job file and returns how to ask after it.
@@ -28,18 +29,21 @@ def on_ray(jobs: int, threads: int) -> Iterator[Callable[[Path], Poll]]:
         ImportError: If Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local = "RAY_ADDRESS" not in os.environ
+    if local:
+        # Read when Ray is imported. Ray turns 127.0.0.1 into the machine's outward address and listens on all
+        # interfaces, unless told, by its name for macOS and Windows, that no other machine will join.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Without this Ray hides the GPUs from tasks that ask for none, and a run would land on another device than locally.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError as error:
         raise ImportError("the ray engine needs Ray: pip install lsdr[ray]") from error
-    options: dict[str, Any] = {}
-    if "RAY_ADDRESS" not in os.environ:
-        options = {"num_cpus": jobs * threads, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    options: dict[str, Any] = {"num_cpus": jobs * threads, "include_dashboard": False} if local else {}
     ray.init(log_to_driver=False, configure_logging=False, **options)
     # A run that dies is a result, so Ray must not try it again.
-    task = ray.remote(num_cpus=threads, max_retries=0)(_work)
+    task = ray.remote(num_cpus=threads, num_gpus=min(1.0, len(devices) / jobs), max_retries=0)(_work)
     folder = str(Path.cwd())
 
     def start(job: Path) -> Poll:

@@ -1,6 +1,5 @@
 """Spectra of layers over depth: of weights and of features, at the start and at the end of training."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,8 @@ def _over_depth(results: Results, kind: str, statistic: str, title: str, axis: s
         return None
     values = np.concatenate([curve.y[np.isfinite(curve.y)] for curves in ends.values() for curve in curves])
     few = len(names) <= 3
-    figure = canvas("layer, in model order", axis, log_y=bool((values > 0).all()) and values.max() > 20 * values.min())
+    wide = bool(values.min() > 0 and values.max() > 20 * values.min())
+    figure = canvas("layer, in model order", axis, log_y=wide)
     keys, drawn = [], pens(results)
     labels = [safe(name) for name in names]
     for method in results.methods:
@@ -61,25 +61,32 @@ def _over_depth(results: Results, kind: str, statistic: str, title: str, axis: s
                 name=f"{safe(method.name)}, first record", text=[labels[int(place) - 1] for place in x],
                 hovertemplate=f"%{{text}}<br>{axis} %{{y:.3~g}}",
             )  # fmt: skip
-            keys = [Key("first record", "#6b7683", "dot", ""), Key("end of training", "#6b7683", "solid", "")]
+            keys = [Key("first record", "#6b7683", "dot", "")]
         before = len(figure.data)
         add_curves(figure, ends[method.name], pen, f"%{{text}}<br>{axis} %{{y:.3~g}}")
         for trace in figure.data[before:]:
             trace.text = [labels[int(place) - 1] for place in trace.x]
             trace.mode = "lines+markers" if few else trace.mode
     if few:
-        figure.update_xaxes(tickvals=depth, ticktext=[label[-24:] for label in labels], range=[0.5, len(names) + 0.5])
-    caption = f"{caption} {_layers_in_words(names)}"
+        figure.update_xaxes(
+            tickvals=depth, ticktext=[_stacked(label) for label in labels], tickangle=0, range=[0.5, len(names) + 0.5]
+        )
+    if not few:
+        caption += " Point at a value for its layer; the list below names them all."
     alt = f"{title} against depth in the model for {', '.join(ends)}, {len(names)} layers."
     return finish(
         figure, f"{kind}-{statistic}".replace("_", "-"), title, caption, alt, [*keys_of(drawn, list(ends)), *keys]
     )
 
 
-def _layers_in_words(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return f"Layer: {names[0]}."
-    return f"{len(names)} layers, from {names[0]} to {names[-1]}; point at a value for its layer."
+def _stacked(name: str) -> str:
+    """A layer's name in short lines, for under an axis."""
+    lines = [""]
+    for part in name.split("."):
+        if lines[-1] and len(lines[-1]) + len(part) > 11:
+            lines.append("")
+        lines[-1] += f".{part}" if lines[-1] else part
+    return "<br>".join(lines[-3:])
 
 
 def layer_names(results: Results, kind: str) -> list[str]:
@@ -116,7 +123,8 @@ def eigenvalue_plots(results: Results, most: int = 3) -> list[Plot]:
         )
         alt = f"Eigenvalues of the features of {layer} by rank for {', '.join(found)}, both axes logarithmic."
         title = f"Feature spectrum of {layer}"
-        plots.append(finish(figure, f"eigenvalues-{place}", title, caption, alt, keys_of(drawn, list(found))))
+        keys = keys_of(drawn, list(found))
+        plots.append(finish(figure, f"eigenvalues-{place}", title, caption, alt, keys))
         if len(plots) == most:
             break
     return plots

@@ -28,8 +28,8 @@ def loss_plots(results: Results) -> list[Plot]:
                 f"Without the penalty. {seeds}{cross} Long runs are thinned; peaks are kept."),
         _curves(results, "penalty", "Penalty", _metrics("penalty"), ("training step", "weighted penalty"),
                 "What the regularizers add to the loss, already weighted. Methods without a penalty are not drawn."),
-        _curves(results, "grad-norm", "Gradient norm", _metrics("grad_norm"), ("training step", "norm of the gradient"),
-                "Norm of the whole gradient before clipping; peaks are kept."),
+        _curves(results, "grad-norm", "Gradient norm", _gradient, ("training step", "largest gradient norm"),
+                "Norm of the whole gradient before clipping, the largest since the record before: no peak is lost."),
         _curves(results, "heldout-sigma", "Held-out loss by noise level", _by_noise, ("noise level σ", "held-out loss"),
                 "At the end of training, at fixed noise levels from almost clean to almost pure noise.", log_x=True),
     ]  # fmt: skip
@@ -47,7 +47,7 @@ def _curves(
     figure = canvas(*axes, log_x=log_x, log_y=_positive([curve for curves in found.values() for curve in curves]))
     drawn = pens(results)
     for method, curves in found.items():
-        add_curves(figure, curves, drawn[method], f"{axes[0]} %{{x:.4~g}}<br>{axes[1]} %{{y:.4~g}}")
+        add_curves(figure, curves, drawn[method], f"{axes[0]} %{{x:.4~g}}<br>{axes[1]} %{{y:.4~g}}", ends=not log_x)
     alt = f"Line plot of {axes[1]} against {axes[0]} for {', '.join(found)}."
     return finish(figure, name, title, caption, alt, keys_of(drawn, list(found)))
 
@@ -64,6 +64,11 @@ def _broke(results: Results) -> bool:
 
 def _metrics(column: str) -> Reader:
     return lambda run: (run.metrics["step"], run.metrics[column])
+
+
+def _gradient(run: Run) -> tuple[Array, Array]:
+    column = "grad_norm_max" if np.isfinite(run.metrics["grad_norm_max"]).any() else "grad_norm"
+    return run.metrics["step"], run.metrics[column]
 
 
 def _evaluations(axis: str) -> Reader:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lsdr.report.figures.style import DATA, Key, Plot, add_curves, canvas, finish, gather, keys_of, pens
+from lsdr.report.figures.style import DATA, Key, Plot, add_curves, canvas, finish, gather, keys_of, pens, safe
 from lsdr.report.load import Results, Run
 from lsdr.report.plain import mapping, scalar, sequence, vector
 from lsdr.report.thin import Array
@@ -26,7 +26,7 @@ def lr_plot(results: Results) -> Plot | None:
     for place, (method, rates) in enumerate(failed.items()):
         pen = drawn[method]
         figure.add_scatter(
-            x=rates, y=np.full(len(rates), top * 1.12**place), mode="markers", legendgroup=pen.group, name=method,
+            x=rates, y=np.full(len(rates), top * 1.12**place), mode="markers", legendgroup=pen.group, name=safe(method),
             marker={"symbol": "x", "size": 9, "color": pen.colour},
             hovertemplate="learning rate %{x:.3~g}: diverged<extra></extra>",
         )  # fmt: skip
@@ -46,10 +46,10 @@ def _grid(run: Run) -> tuple[Array, Array]:
     grid = mapping(run.curves.get("lr_grid"))
     rates, losses = vector(grid.get("lr")), vector(grid.get("loss"))
     diverged = _flags(grid.get("diverged"))
-    losses = np.array(
-        [np.nan if place < len(diverged) and diverged[place] else loss for place, loss in enumerate(losses)]
-    )
-    return rates, losses.astype(np.float64)
+    for place, broke in enumerate(diverged[: len(losses)]):
+        if broke:
+            losses[place] = np.nan
+    return rates, losses
 
 
 def _diverged(runs: list[Run]) -> Array:

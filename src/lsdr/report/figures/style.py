@@ -88,29 +88,67 @@ def canvas(x: str, y: str, *, log_x: bool = False, log_y: bool = False) -> Any:
         "automargin": True,
         "exponentformat": "power",
     }
-    # Without a format Plotly shortens the labels between powers of ten to a bare 2 and 5.
-    logarithmic = {"type": "log", "tickformat": "~g", "minor": {"ticks": "outside", "ticklen": 2, "tickcolor": _LINE}}
     layout = go.Layout(
         template=go.layout.Template(),
         font={"family": _FONT, "size": 12, "color": "#28303a"},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 48, "r": 10, "t": 8, "b": 40},
+        margin={"l": 48, "r": 18, "t": 8, "b": 40},
         showlegend=False,
         hovermode="closest",
         hoverlabel={"bgcolor": "#ffffff", "bordercolor": _LINE, "font": {"color": "#1c2229", "size": 12}},
-        xaxis={**axis, "title": {"text": x, "standoff": 8}, **(logarithmic if log_x else {})},
-        yaxis={**axis, "title": {"text": y, "standoff": 6}, **(logarithmic if log_y else {})},
+        xaxis={**axis, "title": {"text": x, "standoff": 8}, "type": "log" if log_x else "linear"},
+        yaxis={**axis, "title": {"text": y, "standoff": 6}, "type": "log" if log_y else "linear"},
     )
     return go.Figure(layout=layout)
 
 
 def finish(figure: Any, name: str, title: str, caption: str, alt: str, keys: list[Key], height: int = 320) -> Plot:
     """Freeze a figure; the JSON can stand inside a script element."""
+    for letter, axis in (("x", figure.layout.xaxis), ("y", figure.layout.yaxis)):
+        if axis.type == "log":
+            _place_ticks(figure, letter, axis)
     text = figure.to_json(validate=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Plot(name, title, caption, alt, text, keys, height)
+
+
+def _place_ticks(figure: Any, letter: str, axis: Any) -> None:
+    """Range and labels of a logarithmic axis: Plotly's own labels overlap where the plot is small."""
+    shapes = [shape[f"{letter}0"] for shape in figure.layout.shapes]
+    values = np.concatenate([np.asarray(trace[letter], dtype=np.float64) for trace in figure.data] + [shapes])
+    values = values[np.isfinite(values) & (values > 0)]
+    low, high = np.log10(values.min()), np.log10(values.max())
+    margin = max(0.04 * (high - low), 0.02)
+    low, high = low - margin, high + margin
+    ticks = log_ticks(float(low), float(high))
+    axis.update(range=[low, high], tickvals=ticks, ticktext=[_tick(tick) for tick in ticks])
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round values to label between two powers of ten, some three to eight of them.
+
+    Example:
+        >>> log_ticks(-1.2, 0.1), log_ticks(-3.0, 3.0)
+        ([0.1, 0.2, 0.5, 1.0], [0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0])
+    """
+    span = high - low
+    steps = (1, 2, 3, 4, 5, 6, 7, 8, 9) if span < 0.6 else (1, 2, 5) if span < 1.6 else (1, 3) if span < 2.6 else (1,)
+    apart = max(1, round(span / 7))
+    decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+    ticks = [float(f"{step}e{power}") for power in decades if power % apart == 0 for step in steps]
+    ticks = [tick for tick in ticks if low <= np.log10(tick) <= high]
+    if len(ticks) > 1:
+        return ticks
+    return [float(f"{value:.3g}") for value in np.linspace(10**low, 10**high, 6)[1:-1]]
+
+
+def _tick(value: float) -> str:
+    if 1e-4 <= value < 1e5:
+        return f"{value:g}"
+    step, power = f"{value:.0e}".split("e")
+    return ("" if step == "1" else f"{step}·") + f"10<sup>{int(power)}</sup>".replace("-", "−")
 
 
 def keys_of(pens_: dict[str, Pen], drawn: Sequence[str]) -> list[Key]:
@@ -118,14 +156,15 @@ def keys_of(pens_: dict[str, Pen], drawn: Sequence[str]) -> list[Key]:
     return [Key(name, pen.colour, pen.dash, pen.group) for name, pen in pens_.items() if name in drawn]
 
 
-def add_curves(figure: Any, curves: list[Curve], pen: Pen, hover: str) -> None:
-    """Draw one method: every seed thin, the median of several thick, a cross where a run broke down.
+def add_curves(figure: Any, curves: list[Curve], pen: Pen, hover: str, *, ends: bool = False) -> None:
+    """Draw one method: every seed thin, the median of several thick.
 
     Args:
         figure: Where to draw.
         curves: One per run.
         pen: The method's.
         hover: What pointing at a value shows, a Plotly template.
+        ends: Whether a curve's end is where its run ended; a cross then marks the runs that broke down.
     """
     alone = len(curves) == 1
     for curve in curves:
@@ -135,7 +174,7 @@ def add_curves(figure: Any, curves: list[Curve], pen: Pen, hover: str) -> None:
         shared = {"legendgroup": pen.group, "name": safe(curve.run.name), "hovertemplate": hover}
         figure.add_scatter(x=_short(x), y=_short(y), mode="lines", line=line, opacity=1.0 if alone else 0.4, **shared)
         finite = np.flatnonzero(np.isfinite(y))
-        if curve.run.state in ("diverged", "crashed") and len(finite):
+        if ends and curve.run.state in ("diverged", "crashed") and len(finite):
             last = finite[-1]
             marker = {"symbol": "x", "size": 10, "color": pen.colour, "line": {"width": 1, "color": "#ffffff"}}
             text = f"{safe(curve.run.name)}: {curve.run.state}<extra></extra>"

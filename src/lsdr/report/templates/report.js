@@ -27,8 +27,8 @@
       folded.push(part);
     }
     for (const box of boxes) {
-      const width = box.closest(".pair") && box.closest("figure:not(.wide)") ? 330 : 660;
-      Plotly.relayout(box, { width, height: box.offsetHeight });
+      const wide = box.closest("figure").matches(".wide, :last-child:nth-child(odd)");
+      Plotly.relayout(box, { width: wide ? 630 : 295, height: box.offsetHeight });
     }
   });
   addEventListener("afterprint", () => {

@@ -11,8 +11,11 @@ from lsdr.runs import append_record, write_json
 
 METHODS = {"baseline": 1.0, "clip": 0.995, "decorrelation": 0.95}
 LAYERS = [f"down_blocks.{i}.resnets.{j}.conv{k}" for i in range(3) for j in range(2) for k in (1, 2)] + [
-    "mid_block.attentions.0.to_q", "mid_block.attentions.0.to_k", "mid_block.attentions.0.to_v", "conv_out",
-]  # fmt: skip
+    "mid_block.attentions.0.to_q",
+    "mid_block.attentions.0.to_k",
+    "mid_block.attentions.0.to_v",
+    "conv_out",
+]
 FEATURES = ["mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"]
 STEPS = 400
 
@@ -38,7 +41,9 @@ def write_experiment(directory: Path, methods=METHODS, seeds: int = 5, logged: i
             "methods": [
                 {
                     "name": name,
-                    "description": "Plain training: no regularizer." if not place else f"Treatment {place}, as described.",
+                    "description": "Plain training: no regularizer."
+                    if not place
+                    else f"Treatment {place}, as described.",
                     "regularizers": ["SpectralDecorrelation(layers='mid_block*', weight=0.1)"] if place == 2 else [],
                     "overrides": {},
                 }
@@ -63,7 +68,7 @@ def write_experiment(directory: Path, methods=METHODS, seeds: int = 5, logged: i
     write_grid(directory / "data.png", rng, 0.0)
     for place, (name, factor) in enumerate(methods.items()):
         for seed in range(seeds):
-            state = {(1, 3): "crashed", (2, 4): "diverged"}.get((place, seed), "finished")
+            state = {(1, 3): "crashed", (1, 4): "diverged"}.get((place, seed), "finished")
             write_run(directory / name / f"seed={seed}", place, seed, factor, state, logged)
     write_json(directory / "summary.json", _summary(directory, list(methods), seeds))
     return directory
@@ -80,20 +85,31 @@ def write_run(run: Path, place: int = 0, seed: int = 0, factor: float = 1.0, sta
     message = {"finished": "", "crashed": "RuntimeError: out of memory", "diverged": "the loss became nan at step 241"}
     write_json(
         run / "status.json",
-        {"status": state, "step": int(steps[-1]), "steps": STEPS, "seconds": pace * steps[-1], "message": message[state],
-         "spikes": place},
-    )  # fmt: skip
+        {
+            "status": state,
+            "step": int(steps[-1]),
+            "steps": STEPS,
+            "seconds": pace * steps[-1],
+            "message": message[state],
+            "spikes": place,
+        },
+    )
     for index, step in enumerate(steps):
         loss = factor * luck * (0.06 + 0.9 * np.exp(-step / 60)) * np.exp(0.12 * rng.normal())
         if state == "diverged" and index > len(steps) - 6:
             loss *= 4.0 ** (index - len(steps) + 6)
         record = {
-            "step": int(step), "loss": float(loss) if not (state == "diverged" and step == steps[-1]) else None,
+            "step": int(step),
+            "loss": float(loss) if not (state == "diverged" and step == steps[-1]) else None,
             "penalty": 0.08 * np.exp(-step / 90) * np.exp(0.1 * rng.normal()) if place == 2 else 0.0,
-            "grad_norm": float(2.5 * loss * (12 if rng.random() < 0.01 else 1)), "grad_norm_max": float(3 * loss),
-            "lr": 1e-3, "seconds": pace * step, "step_seconds": pace * (1 + 0.05 * rng.random()),
-            "memory_mb": 812.0 + 40 * place, "spikes": 0,
-        }  # fmt: skip
+            "grad_norm": float(2.5 * loss * (12 if rng.random() < 0.01 else 1)),
+            "grad_norm_max": float(3 * loss),
+            "lr": 1e-3,
+            "seconds": pace * step,
+            "step_seconds": pace * (1 + 0.05 * rng.random()),
+            "memory_mb": 812.0 + 40 * place,
+            "spikes": 0,
+        }
         append_record(run / "metrics.jsonl", record)
     for step in range(0, int(STEPS * share) + 1, 50):
         value = factor * luck * (0.065 + 0.9 * np.exp(-step / 55))
@@ -104,12 +120,22 @@ def write_run(run: Path, place: int = 0, seed: int = 0, factor: float = 1.0, sta
     for step in (100, 200):
         write_grid(run / "samples" / f"step-{step:06d}.png", rng, 90 - step / 5)
     if state == "diverged":
-        append_record(run / "events.jsonl", {
-            "step": 241, "kind": "nonfinite_loss", "module": "up_blocks.1.resnets.0.conv1", "direction": "forward",
-            "action": "stop", "indices": [4, 77, 1203], "names": ["cat/0004.png", "dog/0077.png", "ship/1203.png"],
-            "message": "the first value that is not finite came out of up_blocks.1.resnets.0.conv1",
-            "spectra": {"up_blocks.1.resnets.0.conv1": {"sigma_max": 812.5, "stable_rank": 1.04, "effective_rank": 2.2}},
-        })  # fmt: skip
+        append_record(
+            run / "events.jsonl",
+            {
+                "step": 241,
+                "kind": "nonfinite_loss",
+                "module": "up_blocks.1.resnets.0.conv1",
+                "direction": "forward",
+                "action": "stop",
+                "indices": [4, 77, 1203],
+                "names": ["cat/0004.png", "dog/0077.png", "ship/1203.png"],
+                "message": "the first value that is not finite came out of up_blocks.1.resnets.0.conv1",
+                "spectra": {
+                    "up_blocks.1.resnets.0.conv1": {"sigma_max": 812.5, "stable_rank": 1.04, "effective_rank": 2.2}
+                },
+            },
+        )
     if state != "finished":
         return
     write_grid(run / "samples" / "final.png", rng, 25 - 5 * place)
@@ -133,39 +159,61 @@ def write_grid(path: Path, rng, noise: float, side: int = 4, size: int = 32) -> 
 
 def _weights(rng, step: int, place: int) -> dict:
     return {
-        name: {"sigma_max": float(1.2 + (0.004 - 0.001 * place) * step * (0.5 + depth / len(LAYERS)) + 0.05 * rng.random()),
-               "stable_rank": float(14 - 0.01 * step + rng.random()), "effective_rank": float(28 - 0.01 * step + rng.random()),
-               "shape": [32, 288]}
+        name: {
+            "sigma_max": float(
+                1.2 + (0.004 - 0.001 * place) * step * (0.5 + depth / len(LAYERS)) + 0.05 * rng.random()
+            ),
+            "stable_rank": float(14 - 0.01 * step + rng.random()),
+            "effective_rank": float(28 - 0.01 * step + rng.random()),
+            "shape": [32, 288],
+        }
         for depth, name in enumerate(LAYERS)
-    }  # fmt: skip
+    }
 
 
 def _features(rng, step: int, place: int) -> dict:
     lean = 0.12 if place == 2 and step else 0.3
     return {
-        name: {"effective_rank": float(30 - 40 * lean + rng.random()), "mean_abs_correlation": float(lean + 0.02 * rng.random()),
-               "participation_ratio": float(20 - 30 * lean + rng.random()),
-               "values": [float(4 * np.exp(-rank * lean / 2)) for rank in range(32)]}
+        name: {
+            "effective_rank": float(30 - 40 * lean + rng.random()),
+            "mean_abs_correlation": float(lean + 0.02 * rng.random()),
+            "participation_ratio": float(20 - 30 * lean + rng.random()),
+            "values": [float(4 * np.exp(-rank * lean / 2)) for rank in range(32)],
+        }
         for name in FEATURES
-    }  # fmt: skip
+    }
 
 
 def _measures(rng, factor: float, luck: float, place: int, pace: float) -> dict:
     jitter = lambda spread=0.03: float(np.exp(spread * rng.normal()))  # noqa: E731
     values = {
-        "heldout_loss": 0.0745 * factor * luck, "heldout_loss_low_noise": 0.031 * factor * luck * jitter(),
-        "heldout_loss_mid_noise": 0.094 * factor * luck * jitter(), "heldout_loss_high_noise": 0.121 * luck * jitter(),
-        "psd_rmse_db": 3.1 * factor**2 * jitter(), "psd_rmse_low_db": 1.4 * jitter(0.1), "psd_rmse_mid_db": 2.6 * jitter(),
-        "psd_rmse_high_db": 4.4 * factor**2 * jitter(), "sensitivity": 0.83 * factor * jitter(0.02),
-        "lyapunov": -0.012 * jitter(0.3), "diversity_variance": 0.94 * jitter() * (0.96 if place == 2 else 1),
-        "nearest_neighbour": 0.241 * jitter() * (0.97 if place == 2 else 1), "nearest_train": 0.31 * jitter(),
-        "fid": 41.2 * jitter(0.04), "kid": 0.0123 * jitter(0.2),
-        "largest_stable_lr": float([3e-3, 3e-3, 1e-2][place % 3]), "lr_sensitivity": 0.21 * jitter(0.1),
-        "diverged": 0.0, "gradient_spikes": float(rng.integers(0, 3)), "step_seconds": pace * jitter(0.01),
-        "memory_mb": 812.0 + 40 * place, "step_seconds_ratio": pace / 0.11, "memory_ratio": (812 + 40 * place) / 812,
+        "heldout_loss": 0.0745 * factor * luck,
+        "heldout_loss_low_noise": 0.031 * factor * luck * jitter(),
+        "heldout_loss_mid_noise": 0.094 * factor * luck * jitter(),
+        "heldout_loss_high_noise": 0.121 * luck * jitter(),
+        "psd_rmse_db": 3.1 * factor**2 * jitter(),
+        "psd_rmse_low_db": 1.4 * jitter(0.1),
+        "psd_rmse_mid_db": 2.6 * jitter(),
+        "psd_rmse_high_db": 4.4 * factor**2 * jitter(),
+        "sensitivity": 0.83 * factor * jitter(0.02),
+        "lyapunov": -0.012 * jitter(0.3),
+        "diversity_variance": 0.94 * jitter() * (0.96 if place == 2 else 1),
+        "nearest_neighbour": 0.241 * jitter() * (0.97 if place == 2 else 1),
+        "nearest_train": 0.31 * jitter(),
+        "fid": 41.2 * jitter(0.04),
+        "kid": 0.0123 * jitter(0.2),
+        "largest_stable_lr": float([3e-3, 3e-3, 1e-2][place % 3]),
+        "lr_sensitivity": 0.21 * jitter(0.1),
+        "diverged": 0.0,
+        "gradient_spikes": float(rng.integers(0, 3)),
+        "step_seconds": pace * jitter(0.01),
+        "memory_mb": 812.0 + 40 * place,
+        "step_seconds_ratio": pace / 0.11,
+        "memory_ratio": (812 + 40 * place) / 812,
         "feature_effective_rank": 18.0 * (1.4 if place == 2 else 1) * jitter(),
-        "feature_mean_abs_correlation": 0.31 * (0.4 if place == 2 else 1) * jitter(), "weight_sigma_max": 3.1 * jitter(),
-    }  # fmt: skip
+        "feature_mean_abs_correlation": 0.31 * (0.4 if place == 2 else 1) * jitter(),
+        "weight_sigma_max": 3.1 * jitter(),
+    }
     return {**values, "heldout_loss@equal_time": values["heldout_loss"] * (1 + 0.01 * place), "fid@equal_time": 41.9}
 
 
@@ -176,17 +224,28 @@ def _curves(rng, factor: float, place: int) -> dict:
     rates = np.array([1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2])
     stable = rates <= (1e-2 if place == 2 else 3e-3)
     return {
-        "heldout_loss_by_sigma": {"sigma": sigma.tolist(), "loss": (factor * 0.3 * sigma / (0.3 + sigma) ** 1.3).tolist()},
+        "heldout_loss_by_sigma": {
+            "sigma": sigma.tolist(),
+            "loss": (factor * 0.3 * sigma / (0.3 + sigma) ** 1.3).tolist(),
+        },
         "power_spectrum": {
-            "frequency": frequency.tolist(), "data": data.tolist(), "data_low": (0.4 * data).tolist(),
-            "data_high": (2.2 * data).tolist(), "samples": (data * np.exp(0.1 * rng.normal(size=17)) + 0.02).tolist(),
+            "frequency": frequency.tolist(),
+            "data": data.tolist(),
+            "data_low": (0.4 * data).tolist(),
+            "data_high": (2.2 * data).tolist(),
+            "samples": (data * np.exp(0.1 * rng.normal(size=17)) + 0.02).tolist(),
         },
         "lr_grid": {
-            "lr": rates.tolist(), "diverged": (~stable).tolist(), "initial_loss": 1.02,
-            "loss": [float(0.9 - 0.1 * np.log10(rate / 1e-5)) * factor if ok else None for rate, ok in zip(rates, stable)],
+            "lr": rates.tolist(),
+            "diverged": (~stable).tolist(),
+            "initial_loss": 1.02,
+            "loss": [
+                float(0.9 - 0.1 * np.log10(rate / 1e-5)) * factor if ok else None
+                for rate, ok in zip(rates, stable, strict=True)
+            ],
         },
         "lyapunov": {"exponents": [-0.01, -0.03]},
-    }  # fmt: skip
+    }
 
 
 def _summary(directory: Path, methods: list[str], seeds: int) -> dict:
@@ -201,25 +260,46 @@ def _summary(directory: Path, methods: list[str], seeds: int) -> dict:
     comparisons = []
     for name in methods[1:]:
         for measure in table[methods[0]][0]:
-            pairs = [(b[measure], m[measure]) for b, m in zip(table[methods[0]], table[name]) if measure in b and measure in m]
+            pairs = [
+                (b[measure], m[measure])
+                for b, m in zip(table[methods[0]], table[name], strict=True)
+                if measure in b and measure in m
+            ]
             differences = np.array([after - before for before, after in pairs])
             base = float(np.median([before for before, _ in pairs])) if pairs else None
             low, high, effect = (float(v) for v in (differences.min(), differences.max(), np.median(differences)))
             verdict = "no difference shown"
-            if len(pairs) >= 4 and low * high > 0:
+            if len(pairs) >= 5 and low * high > 0:
                 way = "lower" if high < 0 else "higher"
                 wanted = better[measure.removesuffix("@equal_time")]
                 verdict = way if wanted is None else "better" if way == wanted else "worse"
             comparisons.append(
-                {"method": name, "against": methods[0], "measure": measure, "effect": effect, "low": low, "high": high,
-                 "verdict": verdict, "pairs": len(pairs), "baseline": base,
-                 "relative": effect / abs(base) if base else None}
-            )  # fmt: skip
+                {
+                    "method": name,
+                    "against": methods[0],
+                    "measure": measure,
+                    "effect": effect,
+                    "low": low,
+                    "high": high,
+                    "verdict": verdict,
+                    "pairs": len(pairs),
+                    "baseline": base,
+                    "relative": effect / abs(base) if base else None,
+                    "reason": "3 paired seeds; 5 are needed before an interval can exclude chance"
+                    if len(pairs) < 5
+                    else "",
+                }
+            )
     return {
         "methods": [
-            {"name": name, "seeds": [{"seed": seed, "status": "finished" if found else "diverged", "measures": found}
-                                     for seed, found in enumerate(rows)]}
+            {
+                "name": name,
+                "seeds": [
+                    {"seed": seed, "status": "finished" if found else "diverged", "measures": found}
+                    for seed, found in enumerate(rows)
+                ],
+            }
             for name, rows in table.items()
         ],
         "comparisons": comparisons,
-    }  # fmt: skip
+    }

@@ -1,0 +1,123 @@
+"""Spectra of features: moments of what layers put out."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lsdr.layers.capture import capture
+from lsdr.layers.select import Layers
+from lsdr.moments import Moments
+from lsdr.spectrum import Spectrum
+
+_CHANNEL_FIRST = (nn.Conv1d, nn.ConvTranspose1d)
+
+
+@dataclass(frozen=True)
+class FeatureProbe:
+    """Moments of the outputs of chosen layers over all forwards in a context; measuring changes nothing.
+
+    Args:
+        layers: Glob, several globs, regular expression or predicate (see `select_layers`).
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+        >>> with FeatureProbe("0").attach(model) as features:
+        ...     for _ in range(2):
+        ...         _ = model(torch.randn(5, 3))
+        >>> features()["0"].count
+        10
+    """
+
+    layers: Layers
+
+    @contextmanager
+    def attach(self, model: nn.Module) -> Iterator[Callable[[], dict[str, Moments]]]:
+        """Watch the layers' outputs until the context is left.
+
+        Every position of every example is one sample of a vector of channels: dimension 1 of outputs with four or
+        more dimensions (and of one-dimensional convolutions), the last dimension of others. Rows are added up in
+        float32 or better, without a graph. Under `torch.compile` attach before the first call.
+
+        Args:
+            model: Plain, compiled or wrapped.
+
+        Yields:
+            A function that returns, during the context or after it, the moments so far of the layers that ran; it
+            raises RuntimeError if none did. They are this rank's: `Moments.all_reduce` adds the other ranks'.
+
+        Raises:
+            ValueError: If no layer matches; in the forward pass, if an output has fewer than two dimensions.
+        """
+        seen: dict[str, Moments] = {}
+
+        def receive(name: str, module: nn.Module, output: Tensor) -> None:
+            with torch.no_grad():
+                seen.setdefault(name, Moments()).update(_samples(name, module, output.detach()))
+
+        with capture(model, self.layers, receive) as selected:
+
+            def features() -> dict[str, Moments]:
+                if not seen:
+                    raise RuntimeError(
+                        f"none of the {len(selected)} selected layers ran: run the model inside the context, and with "
+                        "torch.compile enter it before the first compiled call"
+                    )
+                return {name: Moments().merge(seen[name]) for name in selected if name in seen}
+
+            yield features
+
+
+class FeatureSummary(NamedTuple):
+    """What the moments of features come to."""
+
+    spectrum: Spectrum
+    """Eigenvalues of the covariance (count as the divisor), in squared units of the features."""
+    mean_abs_correlation: Float[Tensor, ""]
+    """Mean absolute correlation of two different channels, in [0, 1]; nan if fewer than two channels vary."""
+
+
+def feature_summary(moments: Moments) -> FeatureSummary:
+    r"""Spectrum of the covariance, and how correlated the channels are.
+
+    .. math:: \lambda_k(C), \qquad \frac{1}{D (D - 1)} \sum_{i \ne j} \frac{|C_{ij}|}{\sqrt{C_{ii} C_{jj}}}
+
+    Channels that do not vary have no correlation and are left out of the mean. Of N samples it is about
+    sqrt(2 / (pi N)) for independent channels, not 0. Invariant to the scale and shift of each channel; the spectrum to
+    shifts and rotations only. Eigenvalues that rounding made negative are 0. In float64, not differentiable; O(D^3).
+
+    Args:
+        moments: Torch moments of D channels.
+
+    Returns:
+        Spectrum (float64) and mean absolute correlation.
+
+    Raises:
+        ValueError: If there are no samples, or the features were not finite.
+
+    Example:
+        >>> summary = feature_summary(Moments.of(torch.tensor([[1.0, -1.0], [-1.0, 1.0]])))
+        >>> summary.spectrum.values, summary.mean_abs_correlation
+        (tensor([2., 0.], dtype=torch.float64), tensor(1., dtype=torch.float64))
+    """
+    covariance = moments.detach().covariance().double()
+    if not bool(covariance.isfinite().all()):
+        raise ValueError("the covariance is not finite: some features were nan, infinite or too large to square")
+    spectrum = Spectrum.of(torch.linalg.eigvalsh(covariance).clamp_min(0), kind="eigenvalues", method="eigvalsh")
+    deviation = covariance.diagonal().sqrt()
+    varies = deviation > 0  # exactly: relative to the shift a constant is a few roundings, whose mean loses no digit
+    correlation = (covariance / torch.outer(deviation, deviation))[varies][:, varies].abs()
+    channels = len(correlation)
+    off_diagonal = correlation.sum() - correlation.diagonal().sum()
+    return FeatureSummary(spectrum, off_diagonal / (channels * (channels - 1)))
+
+
+def _samples(name: str, module: nn.Module, output: Tensor) -> Float[Tensor, "n d"]:
+    if output.ndim < 2:
+        raise ValueError(f"layer {name!r} put out shape {tuple(output.shape)}, expected (N, ..., D) or (N, D, ...)")
+    channel = 1 if output.ndim >= 4 or (output.ndim == 3 and isinstance(module, _CHANNEL_FIRST)) else -1
+    return output.movedim(channel, -1).flatten(0, -2)

@@ -1,0 +1,136 @@
+"""The report in a real browser: nothing fetched, nothing in the console, every plot drawn, on a phone and on paper."""
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+_BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(_BROWSER is None, reason="there is no Chromium to open the page with")
+_OPTIONS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--disable-quic",
+]  # fmt: skip
+_EVIL = "</script><img src=x onerror=console.error(1)>"
+
+
+def _synthetic():
+    path = Path(__file__).parents[1] / "report" / "synthetic.py"
+    specification = importlib.util.spec_from_file_location("synthetic_runs", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """An experiment's page, and a single run's."""
+    from lsdr.report.report import write_report
+    from lsdr.runs import read_json, write_json
+
+    folder = tmp_path_factory.mktemp("runs")
+    _synthetic().write_experiment(folder / "many")
+    record = read_json(folder / "many" / "experiment.json")
+    record["command"] = record["methods"][1]["description"] = record["measures"]["sensitivity"]["label"] = _EVIL
+    write_json(folder / "many" / "experiment.json", record)
+    _synthetic().write_run(folder / "one", place=2)
+    return {name: write_report(folder / name) for name in ("many", "one")}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=_BROWSER, args=_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page at a width; what it complains about and asks the network for is collected."""
+    opened = []
+
+    def go(path, width, **options):
+        page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+        opened.append(page)
+        page.trouble = []
+        page.on("console", lambda message: page.trouble.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: page.trouble.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith(("file:", "data:", "blob:")) else page.trouble.append(request.url)
+            ),
+        )
+        page.goto(path.as_uri())
+        return page
+
+    yield go
+    for page in opened:
+        page.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["many", "one"])
+def test_page_is_whole(pages, visit, name, width):
+    page = visit(pages[name], width)
+    plots = page.locator(".plot")
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('.plot')].map(plot =>"
+        " [plot.querySelectorAll('.main-svg').length, plot.querySelectorAll('.trace').length,"
+        " plot.getBoundingClientRect().right])"
+    )
+    assert plots.count() >= (15 if name == "many" else 10)
+    assert all(pictures > 0 and traces > 0 and right <= width for pictures, traces, right in drawn), drawn
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert page.trouble == []
+
+
+def test_legend_hides_a_method(pages, visit):
+    page = visit(pages["many"], 1280)
+    figure = page.locator("#plot-heldout-steps")
+    before = figure.locator(".trace").count()
+    button = figure.get_by_role("button", name="clip")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    assert 0 < figure.locator(".trace").count() < before
+    button.click()
+    assert figure.locator(".trace").count() == before
+    assert page.trouble == []
+
+
+def test_dark_ground_keeps_text_and_data_readable(pages, visit):
+    page = visit(pages["many"], 1280, color_scheme="dark")
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert page.evaluate("getComputedStyle(document.querySelector('#plot-power .xtick text')).fill") == ink
+    lines = "[...document.querySelectorAll('#plot-power .js-line')].map(line => getComputedStyle(line).stroke)"
+    assert ink in page.evaluate(lines)
+
+
+def test_works_without_scripts(pages, visit):
+    page = visit(pages["many"], 390, java_script_enabled=False)
+    assert page.locator(".verdicts .chip").first.is_visible()
+    page.get_by_text("Every measure, at equal wall-clock").click()
+    assert page.locator("details .verdicts .chip").first.is_visible()
+    assert page.locator("img").first.is_visible()
+
+
+def test_prints(pages, visit, tmp_path):
+    page = visit(pages["many"], 1280, color_scheme="dark")
+    file = tmp_path / "report.pdf"
+    page.pdf(path=file, format="A4", print_background=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", file.read_bytes())) > 1
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 688, "height": 1000})  # A4 between margins of 14 mm
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function("[...document.querySelectorAll('.plot .main-svg')].every(svg => svg.clientWidth <= 640)")
+    assert page.locator("details:not([open])").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(28, 34, 41)"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 0
+    assert page.trouble == []

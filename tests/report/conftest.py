@@ -1,0 +1,25 @@
+"""Run directories to make reports of."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+
+def _synthetic():
+    specification = importlib.util.spec_from_file_location("synthetic_runs", Path(__file__).parent / "synthetic.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def write_experiment():
+    """Write the directory of a comparison."""
+    return _synthetic().write_experiment
+
+
+@pytest.fixture(scope="session")
+def write_run():
+    """Write the directory of one run."""
+    return _synthetic().write_run
