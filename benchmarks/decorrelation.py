@@ -120,16 +120,13 @@ class Emit(torch.nn.Module):
         return x
 
 
-def penalty_alone(outputs: list[Tensor], **settings: str) -> Tensor:
+def penalty_alone(outputs: list[Tensor]) -> tuple[Tensor, ...]:
     """Forward and backward of the penalty from the features on."""
     model = torch.nn.ModuleList([Emit() for _ in outputs])
-    with attach(model, SpectralDecorrelation(layers="*", weight=1.0, **settings)) as penalty:
+    with attach(model, SpectralDecorrelation(layers="*")) as penalty:
         for module, output in zip(model, outputs, strict=True):
-            output.grad = None
             module(output)
-        result = penalty()
-        result.backward()
-    return result.detach()
+        return torch.autograd.grad(penalty(), outputs)
 
 
 def ours(**settings: str) -> Callable[[Tensor], Tensor]:
@@ -142,11 +139,8 @@ def ours(**settings: str) -> Callable[[Tensor], Tensor]:
     return term
 
 
-def backward(term: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    z.grad = None
-    result = term(z)
-    result.backward()
-    return result.detach()
+def backward(term: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(term(z), z)
 
 
 def literal(z: Tensor) -> Tensor:

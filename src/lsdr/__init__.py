@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from lsdr.layers.select import select_layers as select_layers
     from lsdr.moments import Moments as Moments
     from lsdr.probes.features import FeatureProbe as FeatureProbe
+    from lsdr.probes.features import feature_summary as feature_summary
     from lsdr.probes.weights import WeightProbe as WeightProbe
+    from lsdr.probes.weights import weight_spectrum as weight_spectrum
     from lsdr.regularizers.attach import attach as attach
     from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation as SpectralDecorrelation
     from lsdr.spectrum import Spectrum as Spectrum
     from lsdr.statistics.condition_number import condition_number as condition_number
     from lsdr.statistics.effective_rank import effective_rank as effective_rank
+    from lsdr.statistics.marchenko_pastur import marchenko_pastur_edges as marchenko_pastur_edges
+    from lsdr.statistics.marchenko_pastur import marchenko_pastur_outliers as marchenko_pastur_outliers
     from lsdr.statistics.participation_ratio import participation_ratio as participation_ratio
     from lsdr.statistics.power_law_exponent import power_law_exponent as power_law_exponent
     from lsdr.statistics.spectral_entropy import spectral_entropy as spectral_entropy
@@ -43,14 +47,18 @@ _HOMES = {
     "ddim": "lsdr.diffusion.ddim",
     "effective_rank": "lsdr.statistics.effective_rank",
     "euler": "lsdr.diffusion.euler",
+    "feature_summary": "lsdr.probes.features",
     "heun": "lsdr.diffusion.heun",
     "load_images": "lsdr.data.load",
+    "marchenko_pastur_edges": "lsdr.statistics.marchenko_pastur",
+    "marchenko_pastur_outliers": "lsdr.statistics.marchenko_pastur",
     "participation_ratio": "lsdr.statistics.participation_ratio",
     "power_law_exponent": "lsdr.statistics.power_law_exponent",
     "radial_power_spectrum": "lsdr.fourier.radial_power_spectrum",
     "select_layers": "lsdr.layers.select",
     "spectral_entropy": "lsdr.statistics.spectral_entropy",
     "stable_rank": "lsdr.statistics.stable_rank",
+    "weight_spectrum": "lsdr.probes.weights",
 }
 
 __all__ = sorted(_HOMES)

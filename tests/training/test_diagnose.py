@@ -113,7 +113,7 @@ def test_infinity_computed_before_the_model(unet, images):
     sigma = torch.tensor([1.0, 1.0, 0.0, 1.0]).view(4, 1, 1, 1)
     finding = diagnose(unet, lambda: replay(unet, images, shift=1 / sigma)(), inputs={"clean": images})
     assert (finding.module, finding.direction, finding.indices) == ("conv_in", "input", (2,))
-    assert "before the model" in finding.message
+    assert "before the model made infinity in float32 of finite inputs" in finding.message  # and is no overflow
     assert "test_diagnose.py" in finding.message
 
 
@@ -147,11 +147,13 @@ class Attention(nn.Module):
         self.out = nn.Linear(4, 4)
         self.scale = 1.0
         self.register_buffer("mask", torch.full((5, 5), -torch.inf).triu(1))
+        self.register_buffer("hidden", torch.zeros(5, 5, dtype=torch.bool))
+        self.hidden[4, 0] = True
 
     def forward(self, x):
         scores = self.query(x) @ self.key(x).transpose(1, 2) * self.scale
         scores = scores + self.mask
-        scores = scores.masked_fill(torch.eye(5, dtype=torch.bool).roll(1, 0).tril(-2), -torch.inf)
+        scores = scores.masked_fill(self.hidden, -torch.inf)
         return self.out(scores.softmax(-1) @ self.value(x))
 
 
@@ -215,10 +217,13 @@ def test_what_a_hook_computes_is_not_the_layers_doing():
     assert "test_diagnose.py" in finding.message
 
 
-def test_a_wholly_masked_row_is_blamed_on_the_softmax():
+@pytest.mark.parametrize("where", ["buffer", "call"])
+def test_a_wholly_masked_row_is_blamed_on_the_softmax(where):
     model, batch = chain(Attention()), torch.randn(2, 5, 4)
-    with torch.no_grad():
+    if where == "buffer":
         model[0].mask[3] = -torch.inf
+    else:
+        model[0].hidden[3] = True
     finding = diagnose(model, squared(model, batch), inputs={"x": batch})
     assert (finding.module, finding.direction) == ("0", "forward")
     assert "`softmax`" in finding.message
@@ -304,6 +309,24 @@ def test_in_place_writes_are_followed():
     finding = diagnose(model, squared(model, batch), inputs={"x": batch})
     assert (finding.module, finding.direction) == ("Write", "forward")
     assert "`log` in Write" in finding.message
+
+
+def test_memory_that_was_never_written_is_not_blamed():
+    class Copy(nn.Module):
+        def forward(self, x):
+            return torch.empty(4, 3).copy_(x)
+
+    model, batch = chain(nn.Linear(3, 3), Copy()), torch.randn(4, 3)
+    torch.use_deterministic_algorithms(True)  # fills new memory with NaN
+    try:
+        assert diagnose(model, squared(model, batch), inputs={"x": batch}).module == ""
+        plant(model[0].bias, torch.nan)
+        finding = diagnose(model, squared(model, batch), inputs={"x": batch})
+        model[1].forward = lambda x: torch.empty(4, 3).copy_(torch.empty(4, 3).copy_(x))
+        again = diagnose(model, squared(model, batch), inputs={"x": batch})
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert (finding.module, finding.direction) == (again.module, again.direction) == ("0", "parameter")
 
 
 def test_a_model_that_is_one_layer():

@@ -1,10 +1,12 @@
 """`lsdr compare`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from lsdr.diffusion.config import DiffusionConfig
+from lsdr.experiments.methods import Method, resolve
 from lsdr.training.config import TrainingConfig
 
 

@@ -25,7 +25,7 @@ class DiffusionConfig:
     on_bad: Literal["skip", "refuse"] = "skip"
     """Files that cannot be read as images are left out, counted and named in the report; or refuse to start."""
     model: str = "unet-tiny"
-    """A preset (unet-tiny, unet-small, unet-base, dit-tiny, dit-small, dit-base) or a diffusers folder to start from."""
+    """A preset (unet-tiny, unet-small, unet-base, dit-tiny, dit-small, dit-base) or a diffusers folder."""
     denoiser: Literal["edm", "ddpm", "flow"] = "edm"
     """How the network's output becomes an estimate of the clean image: EDM preconditioning, a DDPM schedule, or flow
     matching. A diffusers pipeline folder with a scheduler decides this itself."""

@@ -27,7 +27,7 @@ class Method:
 
 
 # The middle of a UNet; of a transformer, which has no middle block, every block.
-_LAYERS = ("mid_block", "transformer_blocks.[0-9]*")
+_LAYERS = re.compile(r"^(mid_block|transformer_blocks\.\d+)$")
 
 
 def _decorrelation() -> tuple[Any, ...]:

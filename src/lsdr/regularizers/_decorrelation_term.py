@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 
 from lsdr.moments import Moments
 from lsdr.regularizers._decorrelation_value import Recipe, moments_of_features, value_of_features, value_of_moments
-from lsdr.regularizers._features import Features, channels_first
+from lsdr.regularizers._features import Features, channels_second
 
 # How far a chunk's statistics may be from the observed ones, relatively: above what another order of half-precision
 # rounding does to a mean over many features, below what other noise or another dropout mask does.
@@ -100,8 +100,8 @@ class DecorrelationTerm:
         self._features.close()
         self._forget()
 
-    def _ordered(self, name: str, output: Tensor) -> Float[Tensor, "d n p"]:
-        return channels_first(output, self._features.layers[name], self._channel_dim, name)
+    def _ordered(self, name: str, output: Tensor) -> Float[Tensor, "n d p"]:
+        return channels_second(output, self._features.layers[name], self._channel_dim, name)
 
     def _remember(self, name: str, output: Tensor) -> None:
         with torch.autocast(output.device.type, enabled=False):
@@ -112,14 +112,14 @@ class DecorrelationTerm:
             forwards.clear()
             self._used[name] = 0
 
-    def _forward(self, x: Float[Tensor, "d n p"]) -> _Forward:
-        return _Forward(x.shape[1], moments_of_features(x, self._recipe))
+    def _forward(self, x: Float[Tensor, "n d p"]) -> _Forward:
+        return _Forward(x.shape[0], moments_of_features(x, self._recipe))
 
     def _value(self, name: str, features: list[Tensor]) -> tuple[Float[Tensor, ""], float]:
         """The layer's penalty over everything observed, and the part of the forwards that these features are."""
         observed = self._observed[name]
         if not observed and not _several_ranks():
-            x = features[0] if len(features) == 1 else torch.cat(features, 1)
+            x = features[0] if len(features) == 1 else torch.cat(features)
             return value_of_features(x, self._recipe), 1.0
         live = [self._forward(x) for x in features]
         if not observed:

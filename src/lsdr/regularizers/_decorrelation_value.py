@@ -13,6 +13,7 @@ from lsdr.regularizers._squared_covariance import (
     Form,
     centre,
     centred_product,
+    channel_rows,
     fourth_moments,
     inner_product,
     inner_product_dual,
@@ -37,8 +38,8 @@ class Recipe:
 
     @property
     def over(self) -> tuple[int, ...]:
-        """The dimensions of (channels, samples, positions) that means are taken over."""
-        return (1, 2) if self.positions == "samples" else (1,)
+        """The dimensions of (samples, channels, positions) that means are taken over."""
+        return (0, 2) if self.positions == "samples" else (0,)
 
     @property
     def least(self) -> int:
@@ -56,22 +57,21 @@ class Recipe:
         per_position = self.form == "correlation" and self.positions == "inner_product"
         return (count - (self.estimator != "plug_in")) * (positions if per_position else 1)
 
-    def halves(self, x: Float[Tensor, "d n p"]) -> tuple[Float[Tensor, "d _ p"], ...]:
+    def halves(self, x: Float[Tensor, "n d p"]) -> tuple[Float[Tensor, "_ d p"], ...]:
         """The samples of even and of odd number, or all in one where no halves are wanted."""
-        return (x[:, 0::2], x[:, 1::2]) if self.estimator == "split_half" else (x,)
+        return (x[0::2], x[1::2]) if self.estimator == "split_half" else (x,)
 
 
-def value_of_features(x: Float[Tensor, "d n p"], recipe: Recipe) -> Float[Tensor, ""]:
+def value_of_features(x: Float[Tensor, "n d p"], recipe: Recipe) -> Float[Tensor, ""]:
     """The penalty where all samples are at hand: one pass through the covariance, or the Gram matrix if smaller."""
     halves = recipe.halves(x)
-    counts = [half.shape[1] * (half.shape[2] if recipe.positions == "samples" else 1) for half in halves]
+    counts = [half.shape[0] * (half.shape[2] if recipe.positions == "samples" else 1) for half in halves]
     divisors = [recipe.divisor(count, x.shape[2]) for count in counts]
     diagonal = recipe.form == "as_written"
-    if all(half.shape[1] * half.shape[2] < x.shape[0] for half in halves):
+    if all(half.shape[0] * half.shape[2] < x.shape[1] for half in halves):
         # C = A A' with A = X / sqrt(N), and |<A1 A1', A2 A2'>| = ||A1' A2||^2 costs O(N^2 D), not O(N D^2).
-        roots = [
-            centre(half, recipe.over).flatten(1) / divisor**0.5 for half, divisor in zip(halves, divisors, strict=True)
-        ]
+        roots = [channel_rows(centre(half, recipe.over)) for half in halves]
+        roots = [root / divisor**0.5 for root, divisor in zip(roots, divisors, strict=True)]
         variances = [root.square().sum(1) for root in roots]
         if recipe.form == "correlation":
             roots = [root * scale_to_correlation(v)[:, None] for root, v in zip(roots, variances, strict=True)]
@@ -81,20 +81,20 @@ def value_of_features(x: Float[Tensor, "d n p"], recipe: Recipe) -> Float[Tensor
         covariances = [product / divisor for product, divisor in zip(products, divisors, strict=True)]
         squared, variances = _squared(covariances, recipe)
     if recipe.estimator == "u_statistic":
-        fourth = fourth_moments([centre(x, recipe.over).flatten(1)], variances[0], recipe.form)
+        fourth = fourth_moments([channel_rows(centre(x, recipe.over))], variances[0], recipe.form)
         squared = unbiased(squared, variances[0], fourth, counts[0], recipe.form)
     return _finish(squared, variances, recipe)
 
 
-def moments_of_features(x: Float[Tensor, "d n p"], recipe: Recipe) -> tuple[Moments, ...]:
+def moments_of_features(x: Float[Tensor, "n d p"], recipe: Recipe) -> tuple[Moments, ...]:
     """The mergeable form of a forward's features, one state a half."""
     if recipe.positions == "samples":
-        return tuple(Moments.of(half.flatten(1).T) for half in recipe.halves(x))
-    return tuple(Moments.of(half.permute(1, 2, 0)) for half in recipe.halves(x))
+        return tuple(Moments.of(channel_rows(half).T) for half in recipe.halves(x))
+    return tuple(Moments.of(half.transpose(1, 2)) for half in recipe.halves(x))
 
 
 def value_of_moments(
-    totals: Sequence[Moments], features: Sequence[Float[Tensor, "d _ _"]], recipe: Recipe
+    totals: Sequence[Moments], features: Sequence[Float[Tensor, "_ d _"]], recipe: Recipe
 ) -> Float[Tensor, ""]:
     """The penalty from moments over all forwards and ranks.
 
@@ -111,7 +111,7 @@ def value_of_moments(
     squared, variances = _squared(covariances, recipe)
     if recipe.estimator == "u_statistic":
         (total,) = totals
-        centred = [x.flatten(1) - total.mean[:, None] for x in features]
+        centred = [channel_rows(x) - total.mean[:, None] for x in features]
         # A rank's sums as one row of moments: count times mean is their sum over ranks, with its gradient.
         sums = Moments.of(fourth_moments(centred, variances[0], recipe.form)[None]).all_reduce()
         squared = unbiased(squared, variances[0], sums.count * sums.mean, total.count, recipe.form)

@@ -85,8 +85,8 @@ class Features:
             self._observer = None
 
 
-def channels_first(output: Tensor, module: nn.Module, channel_dim: int | None, name: str) -> Float[Tensor, "d n p"]:
-    """Order a feature as channels, samples, positions; in float32 at least.
+def channels_second(output: Tensor, module: nn.Module, channel_dim: int | None, name: str) -> Float[Tensor, "n d p"]:
+    """Order a feature as samples, channels, positions; in float32 at least.
 
     Channels are dimension 1 (images, videos, pooled vectors) but the last for tokens, that is three dimensions, and
     for what linear layers and layer norms return; 1-d convolutions, batch and group norms have them second again.
@@ -109,9 +109,7 @@ def channels_first(output: Tensor, module: nn.Module, channel_dim: int | None, n
         )
     if output.dtype in (torch.float16, torch.bfloat16):
         output = output.float()
-    # Channels in front make the covariance one product of long rows, whose copy costs 1/20 of it.
-    front = output.movedim(channel_dim, 0)
-    return front.reshape(front.shape[0], front.shape[1], -1)
+    return output.unsqueeze(-1).movedim(channel_dim % output.ndim, 1).flatten(2)  # with a position where there is none
 
 
 def _no_feature(silent: list[str], ran_without_gradient: set[str]) -> str:

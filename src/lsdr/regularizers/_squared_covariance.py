@@ -26,24 +26,32 @@ class _CentredProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, over: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(x)
         ctx.over = over
-        rows = centre(x, over).flatten(1)
+        rows = channel_rows(centre(x, over))
         return rows @ rows.T
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         (gradient,) = gradients
-        rows = centre(x, ctx.over).flatten(1)
-        return ((gradient + gradient.T) @ rows).view_as(x), None
+        symmetric = gradient + gradient.T
+        centred = centre(x, ctx.over)
+        if x.stride(1) == 1:  # channels last: give the gradient the layout of the feature it is added to
+            return (centred.transpose(1, 2) @ symmetric).transpose(1, 2), None
+        return symmetric @ centred, None
 
 
-def centre(x: Float[Tensor, "d n p"], over: tuple[int, ...]) -> Float[Tensor, "d n p"]:
+def centre(x: Float[Tensor, "n d p"], over: tuple[int, ...]) -> Float[Tensor, "n d p"]:
     """Subtract the mean over samples, or over samples and positions."""
     return x - x.mean(over, keepdim=True)
 
 
-def centred_product(x: Float[Tensor, "d n p"], over: tuple[int, ...]) -> Float[Tensor, "d d"]:
-    r"""Compute :math:`\sum_{n,p} (x_{inp} - \bar x_i)(x_{jnp} - \bar x_j)`; differentiable twice; O(D^2 N P)."""
+def channel_rows(x: Float[Tensor, "n d p"]) -> Float[Tensor, "d n*p"]:
+    """A row a channel. Copies whole rows of positions, or nothing where channels come last: cheap beside a product."""
+    return x.transpose(0, 1).flatten(1)
+
+
+def centred_product(x: Float[Tensor, "n d p"], over: tuple[int, ...]) -> Float[Tensor, "d d"]:
+    r"""Compute :math:`\sum_{n,p} (x_{nip} - \bar x_i)(x_{njp} - \bar x_j)`; differentiable twice; O(D^2 N P)."""
     product: Tensor = _CentredProduct.apply(x, over)
     return product
 

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from lsdr.report import tables, words
+from lsdr.report import failures, tables, words
 from lsdr.report.figures.layers import eigenvalue_plots, layer_names, layer_plots
 from lsdr.report.figures.losses import loss_plots
 from lsdr.report.figures.measures import effects_plot, seed_plots
@@ -76,7 +76,7 @@ def _asset(name: str) -> str:
 def _content(results: Results) -> dict[str, Any]:
     found = verdicts(results)
     notes = list(results.notes)
-    shown_events, more_events = tables.events(results)
+    shown_events, more_events = failures.events(results)
     lr = lr_plot(results)
     power = power_plot(results)
     effects = effects_plot(results, found)
@@ -102,7 +102,7 @@ def _content(results: Results) -> dict[str, Any]:
         "layers": {kind: layer_names(results, kind) for kind in ("weights", "features")},
         "features": [*layer_plots(results, "features"), *eigenvalue_plots(results)],
         "sensitivity": seed_plots(results, _SENSITIVITY),
-        "failures": tables.failures(results),
+        "failures": failures.failures(results),
         "events": shown_events,
         "more_events": more_events,
         "images": tables.images_in_words(results),

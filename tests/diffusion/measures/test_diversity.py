@@ -59,5 +59,9 @@ def test_what_cannot_be_compared_is_refused():
         diversity(images(4), images(4)[..., :3])
     with pytest.raises(ValueError, match="at least 2"):
         diversity(images(1), images(4))
-    with pytest.raises(ValueError, match="do not vary"):
-        diversity(images(4), torch.ones(4, 2, 3, 5))
+
+
+def test_data_that_do_not_vary_have_no_variance_to_compare_with():
+    found = diversity(images(4), torch.ones(4, 2, 3, 5))
+    assert found.variance == torch.inf
+    assert found.nearest_train > 0

@@ -134,6 +134,12 @@ def test_fused_attention_is_measured():
     torch.testing.assert_close(found.exponents[0, 0], torch.linalg.svdvals(jacobian)[0].log(), rtol=1e-6, atol=1e-8)
 
 
+def test_an_infinite_gradient_is_not_a_number():
+    found = lyapunov([torch.sqrt], torch.zeros(1, 3, dtype=torch.float64), generator=generator())
+    assert found.exponents.isnan().all()
+    assert found.exponents.shape == (1, 2)
+
+
 def test_what_cannot_be_measured_is_refused(chain):
     denoiser, sigmas = chain
     steps, z = heun_steps(denoiser, sigmas), noise()

@@ -12,7 +12,7 @@ class Diversity:
     """Diversity in pixel space."""
 
     variance: Float[Tensor, ""]
-    """Total variance of the samples over the data's; 1 matches the data."""
+    """Total variance of the samples over the data's; 1 matches the data, inf or nan if the data do not vary."""
     nearest_neighbour: Float[Tensor, ""]
     """Mean distance from a sample to the sample nearest to it, as root mean square difference of pixels."""
     nearest_train: Float[Tensor, ""]
@@ -46,7 +46,7 @@ def diversity(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m _ _ _"],
         The three measures.
 
     Raises:
-        ValueError: If the images differ in size, there are fewer than two of a kind, or the data do not vary.
+        ValueError: If the images differ in size, or there are fewer than two of a kind.
 
     Example:
         >>> data = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
@@ -60,11 +60,8 @@ def diversity(samples: Float[Tensor, "n c h w"], data: Float[Tensor, "m _ _ _"],
     if len(samples) < 2 or len(data) < 2:
         raise ValueError(f"need at least 2 samples and 2 images, got {len(samples)} and {len(data)}")
     generated, real = samples.flatten(1).double(), data.flatten(1)
-    spread = real.double().var(0).sum()
-    if spread == 0:
-        raise ValueError("the data do not vary: every image is the same, so there is no variance to compare with")
     return Diversity(
-        variance=generated.var(0).sum() / spread,
+        variance=generated.var(0).sum() / real.double().var(0).sum(),
         nearest_neighbour=_nearest(generated, generated, chunk, itself=True),
         nearest_train=_nearest(generated, real, chunk, itself=False),
     )

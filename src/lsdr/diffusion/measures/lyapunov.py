@@ -16,7 +16,8 @@ class Lyapunov:
     """Leading finite-time Lyapunov exponents: lower bounds, with a residual that tells how far they had converged."""
 
     exponents: Float[Tensor, "n k"]
-    """Per image, descending, per step; the first is ln(sigma_max)/N of the product of N step Jacobians."""
+    """Per image, descending, per step; the first is ln(sigma_max)/N of the product of N step Jacobians. All nan if a
+    gradient is not finite."""
     residual: float
     """Largest change of a leading exponent in the last round; 0 once converged, nan after a single round."""
 
@@ -99,6 +100,8 @@ def lyapunov(
         for map_, state in zip(reversed(steps), reversed(states[:-1]), strict=True):
             basis, factor = torch.linalg.qr(_pull(map_, state, given, basis))
             triangle = factor @ triangle
+        if not bool(triangle.isfinite().all()):  # a gradient overflowed: nothing can be said
+            return Lyapunov(torch.full_like(triangle[:, 0], torch.nan), float("nan"))
         leading.append(torch.linalg.svdvals(triangle).log() / len(steps))
     residual = float((leading[-1] - leading[-2])[:, 0].abs().max()) if iterations > 1 else float("nan")
     return Lyapunov(leading[-1], residual)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from lsdr.report.figures.ticks import log_ticks, tick_label
 from lsdr.report.load import Method, Results, Run
 from lsdr.report.thin import Array, middle, thin
 
@@ -115,7 +116,7 @@ def finish(figure: Any, name: str, title: str, caption: str, alt: str, keys: lis
 
 
 def _place_ticks(figure: Any, letter: str, axis: Any) -> None:
-    """Range and labels of a logarithmic axis: Plotly's own labels overlap where the plot is small."""
+    """Set range and labels of a logarithmic axis."""
     shapes = [shape[f"{letter}0"] for shape in figure.layout.shapes]
     values = np.concatenate([np.asarray(trace[letter], dtype=np.float64) for trace in figure.data] + [shapes])
     values = values[np.isfinite(values) & (values > 0)]
@@ -123,32 +124,7 @@ def _place_ticks(figure: Any, letter: str, axis: Any) -> None:
     margin = max(0.04 * (high - low), 0.02)
     low, high = low - margin, high + margin
     ticks = log_ticks(float(low), float(high))
-    axis.update(range=[low, high], tickvals=ticks, ticktext=[_tick(tick) for tick in ticks])
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round values to label between two powers of ten, some three to eight of them.
-
-    Example:
-        >>> log_ticks(-1.2, 0.1), log_ticks(-3.0, 3.0)
-        ([0.1, 0.2, 0.5, 1.0], [0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0])
-    """
-    span = high - low
-    steps = (1, 2, 3, 4, 5, 6, 7, 8, 9) if span < 0.6 else (1, 2, 5) if span < 1.6 else (1, 3) if span < 2.6 else (1,)
-    apart = max(1, round(span / 7))
-    decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-    ticks = [float(f"{step}e{power}") for power in decades if power % apart == 0 for step in steps]
-    ticks = [tick for tick in ticks if low <= np.log10(tick) <= high]
-    if len(ticks) > 1:
-        return ticks
-    return [float(f"{value:.3g}") for value in np.linspace(10**low, 10**high, 6)[1:-1]]
-
-
-def _tick(value: float) -> str:
-    if 1e-4 <= value < 1e5:
-        return f"{value:g}"
-    step, power = f"{value:.0e}".split("e")
-    return ("" if step == "1" else f"{step}·") + f"10<sup>{int(power)}</sup>".replace("-", "−")
+    axis.update(range=[low, high], tickvals=ticks, ticktext=[tick_label(tick) for tick in ticks])
 
 
 def keys_of(pens_: dict[str, Pen], drawn: Sequence[str]) -> list[Key]:
