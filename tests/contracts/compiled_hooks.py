@@ -79,7 +79,7 @@ def more(compiled, layers, inputs, expected):
         compiled(*inputs)
         torch.testing.assert_close(penalty().detach(), expected, rtol=1e-5, atol=0)
         (term,) = penalty._terms.values()
-    # The hooks are compiled in and outlive their removal; they must keep nothing once the context is left.
+    # The hooks are compiled in; they must keep nothing once the context is left.
     compiled(*inputs)
     assert all(not outputs for outputs in term._features._outputs.values())
     print("attached again ok", flush=True)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SMALL = "--steps 4 --batch-size 4 --limit 100 --samples 4 --sampler-steps 2 --heldout-images 4 --train-images 16 "
+SMALL = "--steps 4 --batch-size 4 --limit 1500 --samples 4 --sampler-steps 2 --heldout-images 4 --train-images 16 "
 SMALL += "--sensitivity-images 1 --lyapunov-images 0 --extractor-steps 1 --checkpoint-every 2 --trackers"
 
 
@@ -62,7 +62,7 @@ def test_the_readmes_commands_run(tmp_path):
         assert re.search(rf"^{command.split()[1]}:", makefile, flags=re.MULTILINE), command
 
 
-@pytest.mark.parametrize(("page", "block"), _blocks("console"))
+@pytest.mark.parametrize(("page", "block"), list(_blocks("console")))
 def test_every_command_shown_has_options_that_exist(page, block):
     from lsdr.cli.main import COMMANDS
 

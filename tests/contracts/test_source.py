@@ -32,7 +32,8 @@ def test_every_module_says_what_it_is(path):
 
 
 def test_nothing_is_unpickled():
-    for path in PYTHON:
+    # Tests may write a malicious pickle, to see that it is not read.
+    for path in [path for path in PYTHON if "tests" not in path.relative_to(ROOT).parts]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]

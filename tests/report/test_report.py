@@ -259,6 +259,13 @@ def test_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+def test_figures_cannot_end_their_script(experiment):
+    text = write_report(experiment).read_text(encoding="utf-8")
+    figures = re.findall(r'<script type="application/json">(.*?)</script>', text, flags=re.DOTALL)
+    assert len(figures) > 15
+    assert not any(character in figure for figure in figures for character in "<>")
+
+
 def test_nothing_is_fetched(experiment):
     text = write_report(experiment).read_text(encoding="utf-8")
     own = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)

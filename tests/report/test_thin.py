@@ -33,12 +33,14 @@ def test_median_of_seeds():
     np.testing.assert_allclose(values, grid + 1)
 
 
-def test_median_stops_where_half_of_the_seeds_have():
+def test_median_stops_where_most_seeds_have():
     long, short = np.arange(100.0), np.arange(40.0)
     grid, _ = middle([(long, long), (short, short), (short, short)])
     assert grid[-1] == 39.0
     grid, _ = middle([(long, long), (long, long), (short, short)])
     assert grid[-1] == 99.0
+    grid, _ = middle([(long, long), (short, short)])
+    assert grid[-1] == 39.0
 
 
 def test_a_seed_without_values_counts_as_gone():

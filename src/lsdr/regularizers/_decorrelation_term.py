@@ -96,8 +96,8 @@ class DecorrelationTerm:
             raise ValueError(f"spectral decorrelation has no state, got entries {sorted(state)}")
 
     def close(self) -> None:
-        """Let go of all features and receive no more."""
-        self._features.close()
+        """Let go of all features."""
+        self._features.clear()
         self._forget()
 
     def _ordered(self, name: str, output: Tensor) -> Float[Tensor, "n d p"]:

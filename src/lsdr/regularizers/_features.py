@@ -23,12 +23,9 @@ class Features:
         self._outputs: dict[str, list[tuple[Tensor, int | None]]] = {name: [] for name in layers}
         self._ran_without_gradient: dict[str, bool] = {}
         self._observer: Callable[[str, Tensor], None] | None = None
-        self._open = True
 
     def receive(self, name: str, module: nn.Module, output: Tensor) -> None:
         """Take a layer's output; traced by `torch.compile`, so it only puts it aside."""
-        if not self._open:  # code compiled while attached outlives the hooks; this flag makes it compile anew
-            return
         if self._observer is not None:
             self._observer(name, output)
         elif torch.is_grad_enabled():
@@ -67,11 +64,6 @@ class Features:
         for outputs in self._outputs.values():
             outputs.clear()
         self._ran_without_gradient.clear()
-
-    def close(self) -> None:
-        """Receive nothing any more."""
-        self._open = False
-        self.clear()
 
     @contextmanager
     def observed_by(self, observer: Callable[[str, Tensor], None]) -> Iterator[None]:

@@ -36,6 +36,12 @@ class Run:
         """The run in words."""
         return self.method if self.seed is None else f"{self.method}, seed {self.seed}"
 
+    @property
+    def steps(self) -> float:
+        """The steps planned; a run may go on beyond them to reach the baseline's wall-clock. Infinite if unknown."""
+        steps = scalar(self.status.get("steps"))
+        return steps if math.isfinite(steps) else math.inf
+
 
 @dataclass(frozen=True)
 class Method:

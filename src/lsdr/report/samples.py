@@ -63,4 +63,4 @@ def _last(run: Run, notes: list[str]) -> Picture | None:
 def _steps(run: Run) -> list[tuple[int, Path]]:
     """The grids drawn during training, in order."""
     found = [(re.fullmatch(r"step-(\d+)", path.stem), path) for path in run.directory.glob("samples/step-*.png")]
-    return sorted((int(match[1]), path) for match, path in found if match)
+    return sorted((int(match[1]), path) for match, path in found if match and int(match[1]) <= run.steps)

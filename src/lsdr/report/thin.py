@@ -48,7 +48,7 @@ def middle(curves: list[tuple[Array, Array]], points: int = 120) -> tuple[Array,
     """Median over seeds of curves that need not share their positions.
 
     A curve with more than `points` values is first reduced to medians of equal stretches; between positions it is
-    interpolated, and beyond its end it is left out. Positions that fewer than half of the seeds reach are dropped: a
+    interpolated, and beyond its end it is left out. Positions that half of the seeds or fewer reach are dropped: a
     median over the survivors alone would flatter a method whose runs diverge.
 
     Args:
@@ -70,8 +70,7 @@ def middle(curves: list[tuple[Array, Array]], points: int = 120) -> tuple[Array,
     if len(grid) > points:
         grid = np.linspace(grid[0], grid[-1], points)
     values = np.stack([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in reduced])
-    enough = 2 * np.isfinite(values).sum(axis=0) >= len(curves)
-    enough &= np.isfinite(values).any(axis=0)
+    enough = 2 * np.isfinite(values).sum(axis=0) > len(curves)
     return grid[enough], np.nanmedian(values[:, enough], axis=0)
 
 

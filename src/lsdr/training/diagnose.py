@@ -89,7 +89,7 @@ def diagnose(
     Operations are watched rather than modules' outputs, so what a composite module computes between its layers is told
     from the layers. Gradient checkpointing must be the non-reentrant kind.
 
-    Source: none; the provenance of non-finite values as in anomaly detection, which names no module and costs more.
+    Source: none; nearest is the anomaly detection of torch, which names a line but neither module nor samples.
 
     Args:
         model: The model, not wrapped for distributed training: ranks may replay different passes.

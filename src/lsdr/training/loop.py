@@ -101,11 +101,15 @@ class _Run:
             if self.step not in self.skipped:
                 gradient = self.stepper.gradient(self.step, examples)
                 trouble = self._check(gradient)
+                if self.guard.gradient_spike is not None:
+                    self.recorder.event(self.guard.gradient_spike.to_event("none"))
                 if trouble is not None:
                     event = investigate(self.stepper, self.step, examples, self.previous, trouble, self.config.guard)
                     self.recorder.event(event)
                     self.stepper.discard()
-                    if self.config.guard == "stop" or self.rollbacks >= _ROLLBACKS:
+                    # A weight that is not finite stays so, however many steps are left out.
+                    hopeless = event["direction"] == "parameter" and self.config.guard == "skip"
+                    if self.config.guard == "stop" or hopeless or self.rollbacks >= _ROLLBACKS:
                         return self._end("diverged", f"step {self.step}: {event['message']}")
                     self.skipped.add(self.step)
                     if self.config.guard == "rollback":

@@ -53,7 +53,7 @@ def investigate(
         members = [int(chunk["index"][position]) for position in finding.indices]
         names = [stepper.task.name(index) for index in members]
         event = finding.to_event(step, trouble, action, names) | {"indices": members}
-        if finding.direction != "loss":
+        if finding.module:
             break
     if event["names"]:
         event["message"] += f" ({', '.join(event['names'][:3])}{', ...' if len(event['names']) > 3 else ''})"

@@ -26,6 +26,7 @@ _PANELS = {
          "Squared sum of the eigenvalues of the features' covariance over the sum of their squares."),
     ),
 }  # fmt: skip
+_STAGES = ("down_blocks", "mid_block", "up_blocks", "conv_norm_out", "conv_out")
 
 
 def layer_plots(results: Results, kind: str) -> list[Plot]:
@@ -90,16 +91,22 @@ def _stacked(name: str) -> str:
 
 
 def layer_names(results: Results, kind: str) -> list[str]:
-    """Layers in model order, which is the order of the records."""
+    """Layers in the order in which data passes them."""
     names: dict[str, None] = {}
     for run in results.runs:
         for record in _records(run, kind)[-1:]:
             names |= dict.fromkeys(mapping(record.get("layers")))
-    return list(names)
+    return sorted(names, key=_stage)
+
+
+def _stage(name: str) -> int:
+    """Where in a U-Net a layer comes: diffusers registers the way up before the middle. Other layers keep their order."""
+    return next((place for place, part in enumerate(_STAGES, start=1) if name.startswith(part)), 0)
 
 
 def _records(run: Run, kind: str) -> list[dict[str, Any]]:
-    return [record for record in run.spectra if record.get("kind") == kind]
+    """The records of a kind up to the planned steps: what comes after them is not at equal steps."""
+    return [each for each in run.spectra if each.get("kind") == kind and not scalar(each.get("step")) > run.steps]
 
 
 def _row(run: Run, kind: str, statistic: str, names: list[str], place: int) -> Array:
@@ -109,9 +116,11 @@ def _row(run: Run, kind: str, statistic: str, names: list[str], place: int) -> A
 
 
 def eigenvalue_plots(results: Results, most: int = 3) -> list[Plot]:
-    """The spectrum of the features of up to `most` layers at the end of training: eigenvalue by rank."""
+    """The spectrum of the features of `most` layers, from the first to the last, at the end of training: eigenvalue by rank."""
     plots = []
-    for place, layer in enumerate(layer_names(results, "features")):
+    names = layer_names(results, "features")
+    chosen = sorted({round(place) for place in np.linspace(0, len(names) - 1, most)}) if names else []
+    for place, layer in ((place, names[place]) for place in chosen):
         found = {method.name: curves for method in results.methods if (curves := gather(method, _eigenvalues(layer)))}
         if not found:
             continue
@@ -125,8 +134,6 @@ def eigenvalue_plots(results: Results, most: int = 3) -> list[Plot]:
         title = f"Feature spectrum of {layer}"
         keys = keys_of(drawn, list(found))
         plots.append(finish(figure, f"eigenvalues-{place}", title, caption, alt, keys))
-        if len(plots) == most:
-            break
     return plots
 
 

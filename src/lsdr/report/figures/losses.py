@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lsdr.report.figures.style import Curve, Plot, add_curves, canvas, finish, gather, keys_of, pens
+from lsdr.report.figures.style import DATA, Curve, Plot, add_curves, canvas, finish, gather, keys_of, pens
 from lsdr.report.load import Results, Run
 from lsdr.report.plain import mapping, vector
 from lsdr.report.thin import Array
@@ -48,6 +48,10 @@ def _curves(
     drawn = pens(results)
     for method, curves in found.items():
         add_curves(figure, curves, drawn[method], f"{axes[0]} %{{x:.4~g}}<br>{axes[1]} %{{y:.4~g}}", ends=not log_x)
+    steps = min((run.steps for run in results.runs), default=np.inf)
+    if axes[0] == "training step" and max(curve.x[-1] for curves in found.values() for curve in curves) > steps:
+        figure.add_vline(x=steps, line={"color": DATA, "width": 1, "dash": "dot"})
+        caption += f" Beyond step {steps:.0f} runs only go on to reach {results.baseline}'s wall-clock."
     alt = f"Line plot of {axes[1]} against {axes[0]} for {', '.join(found)}."
     return finish(figure, name, title, caption, alt, keys_of(drawn, list(found)))
 

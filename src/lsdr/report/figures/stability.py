@@ -35,8 +35,8 @@ def lr_plot(results: Results) -> Plot | None:
         figure.add_hline(y=float(np.median(starts)), line={"color": DATA, "width": 1.5, "dash": "dot"})
         keys.append(Key("loss before training", DATA, "dot", ""))
     caption = (
-        "A stable learning rate ends below the loss before training. Crosses at the top are runs that diverged; "
-        "thin lines are seeds, thick lines their median."
+        "A stable learning rate ends below the loss before training. A cross at the top: at least one seed diverged "
+        "there; thin lines are seeds, thick lines their median."
     )
     alt = f"Loss after short training against the learning rate for {', '.join(dict.fromkeys([*found, *failed]))}."
     return finish(figure, "lr-grid", "Loss by learning rate", caption, alt, keys)

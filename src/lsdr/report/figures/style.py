@@ -105,14 +105,12 @@ def canvas(x: str, y: str, *, log_x: bool = False, log_y: bool = False) -> Any:
 
 
 def finish(figure: Any, name: str, title: str, caption: str, alt: str, keys: list[Key], height: int = 320) -> Plot:
-    """Freeze a figure; the JSON can stand inside a script element."""
+    """Freeze a figure; its JSON can stand inside a script element."""
     for letter, axis in (("x", figure.layout.xaxis), ("y", figure.layout.yaxis)):
         if axis.type == "log":
             _place_ticks(figure, letter, axis)
-    text = figure.to_json(validate=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Plot(name, title, caption, alt, text, keys, height)
+    # Plotly escapes < and >, so that the text cannot end the script element.
+    return Plot(name, title, caption, alt, figure.to_json(validate=False), keys, height)
 
 
 def _place_ticks(figure: Any, letter: str, axis: Any) -> None:
