@@ -259,6 +259,32 @@ def test_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+def test_what_follows_the_planned_steps_is_set_apart(tmp_path, write_experiment):
+    write_experiment(tmp_path, seeds=1)
+    before = _named(_Page(write_report(tmp_path)), "weights-sigma-max")["data"]
+    run = tmp_path / "decorrelation" / "seed=0"
+    append_record(run / "metrics.jsonl", {"step": 500, "loss": 0.05, "seconds": 60.0})
+    append_record(run / "spectra.jsonl", {"step": 500, "kind": "weights", "layers": {"conv_out": {"sigma_max": 99.0}}})
+    shutil.copy(run / "samples" / "step-000200.png", run / "samples" / "step-000500.png")
+    page = _Page(write_report(tmp_path))
+    assert _named(page, "loss")["layout"]["shapes"][0]["x0"] == 400
+    assert "shapes" not in _named(page, "heldout-steps")["layout"]
+    assert "Beyond step 400 runs only go on to reach baseline's wall-clock." in page.text
+    assert _named(page, "weights-sigma-max")["data"] == before
+    assert "step 200" in page.text
+    assert "step 500" not in page.text
+
+
+def test_layers_come_in_the_order_of_the_data(tmp_path, write_run):
+    write_run(tmp_path)
+    (tmp_path / "spectra.jsonl").unlink()
+    names = ["conv_in", "down_blocks.0", "up_blocks.0", "up_blocks.1", "mid_block.0", "conv_out"]
+    layers = {name: {"sigma_max": 1.0} for name in names}
+    append_record(tmp_path / "spectra.jsonl", {"step": 400, "kind": "weights", "layers": layers})
+    trace = _named(_Page(write_report(tmp_path)), "weights-sigma-max")["data"][0]
+    assert trace["text"] == ["conv_in", "down_blocks.0", "mid_block.0", "up_blocks.0", "up_blocks.1", "conv_out"]
+
+
 def test_figures_cannot_end_their_script(experiment):
     text = write_report(experiment).read_text(encoding="utf-8")
     figures = re.findall(r'<script type="application/json">(.*?)</script>', text, flags=re.DOTALL)

@@ -7,7 +7,7 @@ import pytest
 
 from lsdr.report.load import load
 from lsdr.report.verdicts import Verdict, cost_ratio, verdicts
-from lsdr.report.words import caution, findings
+from lsdr.report.words import caution, comparisons_note, findings
 from lsdr.runs import read_json, write_json
 
 
@@ -103,6 +103,18 @@ def test_baseline_is_what_the_summary_compares_with(tmp_path, write_experiment):
     assert load(tmp_path).baseline == "plain"
     (tmp_path / "summary.json").unlink()
     assert load(tmp_path).baseline == "baseline"
+
+
+@pytest.mark.parametrize(
+    ("chance", "words"),
+    [(2.6, "about 2.6 would seem"), (0, "none with a verdict"), (None, "one in twenty would seem")],
+)
+def test_many_comparisons_are_owned_up_to(tmp_path, write_experiment, chance, words):
+    write_experiment(tmp_path, seeds=1)
+    summary = read_json(tmp_path / "summary.json")
+    write_json(tmp_path / "summary.json", {**summary, "chance_verdicts": chance})
+    results = load(tmp_path)
+    assert words in comparisons_note(results, verdicts(results))
 
 
 def test_a_comparison_without_pairs_is_said_to_be_none(tmp_path, write_experiment):

@@ -60,8 +60,12 @@ def load_data(config: DiffusionConfig) -> Data:
 
 
 def take(subset: Subset, count: int, device: torch.device) -> Images:
-    """The first `count` images of a part, in memory, on the device."""
-    batch = subset.__getitems__(range(min(count, len(subset))))
+    """Some images of a part, the same ones every time, in memory, on the device.
+
+    They are drawn, not the first ones: a source may be sorted by class, or be crops of one picture after another.
+    """
+    drawn = torch.randperm(len(subset), generator=torch.Generator().manual_seed(0))[:count]
+    batch = subset.__getitems__(drawn.sort().values.tolist())
     label = batch.get("label")
     return Images(to_pixels(batch["image"]).to(device), None if label is None else label.to(device))
 

@@ -55,7 +55,9 @@ class DecorrelationTerm:
             # The gradient of the whole, which the calls for other chunks complete, and this call's share of the value.
             parts.append(value if share == 1 else value - (1 - share) * values[name])
         self.values = values
-        return self._weight * torch.stack(parts).mean()
+        total = self._weight * torch.stack(parts).mean()
+        # A zero gradient adds nothing but can change the layout in which sums are taken, and so the last bit.
+        return total if self._weight else total.detach()
 
     @contextmanager
     def observe(self) -> Iterator[None]:

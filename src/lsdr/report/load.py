@@ -1,5 +1,6 @@
 """Read a run directory into plain values; whatever is missing or broken becomes a note, never a traceback."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

@@ -95,12 +95,16 @@ def caution(results: Results, found: list[Verdict]) -> str:
 def comparisons_note(results: Results, found: list[Verdict]) -> str:
     """What many comparisons mean for a single one."""
     chance = scalar(results.summary.get("chance_verdicts"))
+    total = plural(len(found), "comparison")
+    if chance == 0:
+        return (
+            f"The primary measure, named before the runs, is the held-out loss. {total} are shown, none with a verdict."
+        )
     seeming = f"about {number(chance, 2)}" if math.isfinite(chance) else "one in twenty"
     return (
-        "The primary measure, named before the runs, is the held-out loss. Of "
-        f"{plural(len(found), 'comparison')}, {seeming} would seem to show a difference by chance even if no method "
-        "did anything, and the measures of one run hang together. Nothing is corrected for this: read every measure "
-        "but the primary one as a hint to be tested again."
+        f"The primary measure, named before the runs, is the held-out loss. Of {total}, {seeming} would seem to show a "
+        "difference by chance even if no method did anything, and the measures of one run hang together. Nothing is "
+        "corrected for this: read every measure but the primary one as a hint to be tested again."
     )
 
 

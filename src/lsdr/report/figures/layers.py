@@ -100,7 +100,7 @@ def layer_names(results: Results, kind: str) -> list[str]:
 
 
 def _stage(name: str) -> int:
-    """Where in a U-Net a layer comes: diffusers registers the way up before the middle. Other layers keep their order."""
+    """Where in a U-Net a layer comes: diffusers registers the way up before the middle. Others keep their order."""
     return next((place for place, part in enumerate(_STAGES, start=1) if name.startswith(part)), 0)
 
 
@@ -116,7 +116,7 @@ def _row(run: Run, kind: str, statistic: str, names: list[str], place: int) -> A
 
 
 def eigenvalue_plots(results: Results, most: int = 3) -> list[Plot]:
-    """The spectrum of the features of `most` layers, from the first to the last, at the end of training: eigenvalue by rank."""
+    """Eigenvalues by rank of the features of `most` layers, from the first to the last, at the end of training."""
     plots = []
     names = layer_names(results, "features")
     chosen = sorted({round(place) for place in np.linspace(0, len(names) - 1, most)}) if names else []
