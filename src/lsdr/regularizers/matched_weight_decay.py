@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch._functorch.config as functorch_config
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -61,6 +62,8 @@ class MatchedWeightDecay:
     def attach(self, model: nn.Module) -> Iterator["_Term"]:
         """Watch the model for the other method's penalty; yield the L2 term."""
         with ExitStack() as stack:
+            # The first batches pass backward twice; a compiled graph allows it only if it gives no buffer away.
+            stack.enter_context(functorch_config.patch(donated_buffer=False))
             terms = [stack.enter_context(reference.attach(model)) for reference in self.references]
             yield _Term(model, terms, self.batches)
 
