@@ -81,6 +81,19 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def record_status(directory: Path, status: str, message: str) -> None:
+    """Say in a run's status.json what became of it, keeping the rest.
+
+    Args:
+        directory: The run's folder.
+        status: "running", "finished", "diverged", "crashed" or "interrupted".
+        message: Why, in words; empty where there is nothing to say.
+    """
+    path = directory / "status.json"
+    before = read_json(path) if path.exists() else {}
+    write_json(path, {**before, "status": status, "message": message})
+
+
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
     """Append one JSON object as a line."""
     path.parent.mkdir(parents=True, exist_ok=True)

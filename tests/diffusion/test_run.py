@@ -167,3 +167,8 @@ def test_bad_images_are_named_in_the_runs_data(tmp_path):
     assert outcome.status == "finished"
     problems = runs.read_json(tmp_path / "run" / "data.json")["problems"]
     assert "07.png" in str(problems)
+
+
+def test_too_few_images_are_refused_before_a_model_is_built(tmp_path):
+    with pytest.raises(ValueError, match="at least 10"):
+        run(config(limit=8), (), tmp_path)

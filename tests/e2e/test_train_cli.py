@@ -13,7 +13,7 @@ import pytest
 from lsdr import runs
 
 SMALL = ["--data", "digits", "--limit", "200", "--batch-size", "8", "--steps", "24", "--checkpoint-every", "5"]
-SMALL += ["--log-every", "2", "--evaluate-every", "12", "--sample-every", "12", "--trackers"]
+SMALL += ["--log-every", "2", "--evaluate-every", "12", "--sample-every", "12"]
 SMALL += ["--samples", "8", "--sampler-steps", "4", "--heldout-images", "8", "--train-images", "32"]
 SMALL += ["--sensitivity-images", "2", "--lyapunov-images", "0", "--extractor-steps", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -25,7 +25,7 @@ def lsdr(*words, **options):
 
 
 def train(out, *words):
-    return lsdr("train", "diffusion", *SMALL, "--method", "decorrelation", "--out", out, *words)
+    return lsdr("train", "diffusion", *SMALL, "--trackers", "--method", "decorrelation", "--out", out, *words)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bytes(whole, tmp
     out = tmp_path / "run"
     kills = 0
     for at_step in (3, 9, 16):
-        words = ["train", "diffusion", *SMALL, "--method", "decorrelation", "--out", str(out), "--resume"]
+        words = ["train", "diffusion", *SMALL, "--trackers", "--method", "decorrelation", "--out", str(out), "--resume"]
         process = subprocess.Popen(
             [sys.executable, "-m", "lsdr.cli.main", *words],
             env=ENVIRONMENT,
@@ -87,9 +87,9 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bytes(whole, tmp
     assert (out / ema).read_bytes() == (whole / ema).read_bytes()
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(whole, tmp_path):
+def test_ctrl_c_saves_and_resume_goes_on(whole, tmp_path):
     out = tmp_path / "run"
-    words = ["train", "diffusion", *SMALL, "--method", "decorrelation", "--out", str(out)]
+    words = ["train", "diffusion", *SMALL, "--trackers", "--method", "decorrelation", "--out", str(out)]
     process = subprocess.Popen(
         [sys.executable, "-m", "lsdr.cli.main", *words], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -135,6 +135,9 @@ def test_a_folder_is_never_shared_by_two_runs(whole):
     again = train(whole)
     assert again.returncode == 2
     assert "--resume" in again.stderr
+    fewer = train(whole, "--resume", "--steps", "10")
+    assert fewer.returncode == 2
+    assert "24 steps" in fewer.stderr
     other = train(whole, "--resume", "--lr", "0.5")
     assert other.returncode == 2
     assert "lr" in other.stderr
@@ -156,6 +159,8 @@ def test_wrong_use_is_a_sentence_and_not_a_traceback(tmp_path, words, expected):
     assert result.returncode == 2, result.stderr
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
+    again = lsdr("train", "diffusion", *SMALL, "--trackers", "--steps", "1", "--out", tmp_path / "run")
+    assert again.returncode == 0, again.stderr  # what failed before it began does not hold the folder
 
 
 def test_the_report_can_be_made_again(whole):

@@ -77,7 +77,7 @@ def test_stranger_that_returns_no_tuple(fake):
 
 
 def test_stranger_that_is_no_function(fake):
-    with pytest.raises(TypeError, match="is no function"):
+    with pytest.raises(ValueError, match="is no function"):
         resolve("fake_worker:MEASURES")
 
 

@@ -226,7 +226,7 @@ def test_costs_are_ratios_of_the_same_seed(experiment):
 
 
 def test_step_time_of_a_run_without_measures_comes_from_its_records(experiment, tmp_path):
-    for step, seconds in enumerate((9.0, 2.0, 1.0), start=1):
+    for step, seconds in enumerate((9.0, 3.0, 2.0, 1.0), start=1):
         append_record(tmp_path / "method" / "seed=0" / "metrics.jsonl", {"step": step, "step_seconds": seconds})
     summary = experiment(baseline=[{"step_seconds": 1.0}], method=["diverged"])
     assert summary["methods"][1]["seeds"][0]["measures"]["step_seconds"] == 2.0

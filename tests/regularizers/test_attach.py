@@ -47,6 +47,9 @@ class StatefulTerm:
     def observed(self):
         return 0
 
+    def forget(self):
+        pass
+
     def state_dict(self):
         return {"calls": self.calls}
 

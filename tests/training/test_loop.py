@@ -185,3 +185,54 @@ def test_records_are_complete(tmp_path):
 def test_a_batch_too_small_for_its_micro_batches_is_refused():
     with pytest.raises(ValueError, match="micro-batches"):
         toy.config(batch_size=2, accumulate=3)
+
+
+def test_a_run_that_cannot_recover_is_diverged_and_stays_so(tmp_path):
+    task = toy.ToyTask(dataset=toy.Points(bad=range(40)))
+    outcome = run(tmp_path, toy.config(guard="skip", steps=40), task=task)
+    assert outcome.status == "diverged"
+    assert outcome.step == 9  # the tenth in a row
+    off = toy.config(guard="off")
+    for _ in range(2):
+        outcome = run(tmp_path / "off", off, task=toy.ToyTask(dataset=toy.Points(bad=[17])))
+        assert outcome.status == "diverged"
+
+
+def test_a_run_is_not_shortened(tmp_path):
+    run(tmp_path, toy.config(steps=12))
+    with pytest.raises(ValueError, match="12 steps already"):
+        run(tmp_path, toy.config(steps=6))
+
+
+def test_a_lengthened_run_does_not_keep_the_snapshot_of_the_shorter_one(tmp_path):
+    run(tmp_path, toy.config(steps=8))
+    with pytest.raises(Killed):
+        run(tmp_path, toy.config(steps=12), kill_at=10)
+    assert not (tmp_path / "snapshots" / "final").exists()
+
+
+def test_a_skipped_step_leaves_nothing_in_the_penalty(tmp_path):
+    """The replay of a bad step runs the watched layers; the next step must not see it."""
+    bad = toy.Points(bad=[17])
+    run(tmp_path / "one", toy.config(guard="skip"), decorrelation(), task=toy.ToyTask(dataset=bad))
+    run(tmp_path / "two", toy.config(guard="skip", accumulate=2), decorrelation(), task=toy.ToyTask(dataset=bad))
+    for name in ("one", "two"):
+        penalties = [record["penalty"] for record in runs.read_records(tmp_path / name / "metrics.jsonl")]
+        assert all(penalty is not None and penalty >= 0 for penalty in penalties)
+
+
+def test_float16_gradients_that_are_given_up_do_not_block_the_next_step(tmp_path):
+    """A gradient scaler must be updated once for every time it unscaled."""
+    from lsdr.training.stepper import open_stepper
+
+    settings = toy.config(steps=3)
+    accelerator = toy.accelerator(settings)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    accelerator.scaler = scaler
+    accelerator.unscale_gradients = lambda optimizer: scaler.unscale_(optimizer.optimizer)  # float16 needs a GPU
+    task = toy.ToyTask()
+    with open_stepper(task, settings, accelerator) as stepper:
+        for step in range(3):
+            gradient = stepper.gradient(step, task.dataset.__getitems__(range(8)))
+            assert not stepper.overflowed(gradient)
+            stepper.abandon()

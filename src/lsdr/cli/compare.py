@@ -48,13 +48,14 @@ class CompareDiffusion:
             raise ValueError(f"seeds must be at least 1, got {self.seeds}")
         methods = [name.strip() for name in self.methods.split(",") if name.strip()]
         _check(self.config, [resolve(name, methods) for name in methods])
+        seeds = range(self.config.training.seed, self.config.training.seed + self.seeds)
         try:
-            seeds = range(self.config.training.seed, self.config.training.seed + self.seeds)
             summary = compare(self.config, methods, list(seeds), self.out, engine=self.engine, jobs=self.jobs)
-        finally:
-            if (self.out / "summary.json").exists():
-                page = write_report(self.out)
-                print(f"{_found(self.out)}\n\nreport: {page}")
+        except KeyboardInterrupt:
+            print(f"report so far: {write_report(self.out)}")
+            raise
+        page = write_report(self.out)
+        print(f"{_found(self.out)}\n\nreport: {page}")
         statuses = [seed["status"] for method in summary["methods"] for seed in method["seeds"]]
         return 1 if "crashed" in statuses else 0
 

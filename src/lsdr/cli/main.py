@@ -39,7 +39,7 @@ Examples
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exit status: 0 done, 1 a run diverged or crashed, 2 wrong use or bad input, 130 interrupted.
+    Exit status: 0 done, 1 a run crashed or the one trained diverged, 2 wrong use or bad input, 130 interrupted.
 
     Args:
         arguments: The words after `lsdr`; by default those of the process.

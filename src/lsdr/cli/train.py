@@ -10,9 +10,21 @@ from typing import Any
 from lsdr import runs
 from lsdr.diffusion.config import DiffusionConfig
 from lsdr.experiments.fields import differences, to_dict
+from lsdr.experiments.lock import alone
+from lsdr.experiments.methods import Method, resolve
 
-# A run may be resumed with more steps, other intervals of recording, or other means of reading.
-_MAY_CHANGE = ("steps", "log_every", "workers", "keep", "trackers")
+# What a run may be resumed with anew: more steps, other intervals of recording, other means of reading, another guard.
+_MAY_CHANGE = (
+    "steps",
+    "log_every",
+    "evaluate_every",
+    "sample_every",
+    "checkpoint_every",
+    "keep",
+    "workers",
+    "trackers",
+    "guard",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +47,16 @@ class TrainDiffusion:
 
     def run(self) -> int:
         """Train, measure, report."""
-        from lsdr.experiments.methods import resolve
-
         method = resolve(self.method)
         config = replace(self.config, training=replace(self.config.training, **method.overrides))
-        if os.environ.get("RANK", "0") == "0":  # under `accelerate launch` one rank speaks for all
+        if os.environ.get("RANK", "0") != "0":  # under `accelerate launch` one rank speaks for all
+            return self._train(config, method)
+        self.out.mkdir(parents=True, exist_ok=True)
+        with alone(self.out):
             _claim(self.out, {"method": method.name, **to_dict(config)}, resume=self.resume)
+            return self._train(config, method)
+
+    def _train(self, config: DiffusionConfig, method: Method) -> int:
         # torch is imported here and not above, so that help and wrong options answer at once.
         from accelerate import PartialState
 
@@ -48,20 +64,24 @@ class TrainDiffusion:
         from lsdr.report.report import write_report
 
         outcome = run(config, method.build(), self.out, show_progress=True)
-        exit_status = {"finished": 0, "interrupted": 130}.get(outcome.status, 1)
-        if not PartialState().is_main_process:
-            return exit_status
-        print(f"{outcome.status} at step {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
-        print(f"report: {write_report(self.out)}")
-        return exit_status
+        if PartialState().is_main_process:
+            print(f"{outcome.status} at step {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
+            if outcome.status == "interrupted":
+                print("to go on, repeat the command with --resume")
+            print(f"report: {write_report(self.out)}")
+        return {"finished": 0, "interrupted": 130}.get(outcome.status, 1)
 
 
 def _claim(directory: Path, config: dict[str, Any], *, resume: bool) -> None:
     """Make the folder this run's own, or refuse: never mix two runs in one folder."""
     path = directory / "config.json"
-    if path.exists() and not resume:
+    # A run that failed before its first record has left nothing worth keeping, and its options may have been the fault.
+    held = path.exists() and any((directory / name).exists() for name in ("checkpoints", "metrics.jsonl"))
+    if held and not resume:
         raise ValueError(f"{directory} already holds a run; add --resume to go on with it, or name another --out")
-    if path.exists():
+    if resume and not held:
+        print(f"nothing to resume in {directory}: starting anew", file=sys.stderr)
+    if held:
         differing = differences(_fixed(runs.read_json(path)), _fixed(config))
         if differing:
             raise ValueError(

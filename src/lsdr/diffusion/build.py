@@ -16,6 +16,7 @@ from lsdr.diffusion.ddpm import DDPMDenoiser
 from lsdr.diffusion.denoiser import Denoiser
 from lsdr.diffusion.edm import EDMDenoiser
 from lsdr.diffusion.flow import FlowDenoiser
+from lsdr.diffusion.measures.feature_extractor import LEAST_IMAGES
 from lsdr.diffusion.models import MODELS, build_model, load_model
 from lsdr.diffusion.task import DiffusionTask, Images, Subset, to_pixels
 from lsdr.diffusion.weighting import WEIGHTINGS
@@ -56,6 +57,11 @@ def load_data(config: DiffusionConfig) -> Data:
     if config.conditional and dataset.classes is None:
         raise ValueError(f"conditional training needs classes, and {config.data} has none; leave out --conditional")
     train, heldout = split(dataset, config.holdout, seed=0)
+    if len(train) < LEAST_IMAGES:
+        raise ValueError(
+            f"{config.data} leaves {len(train)} images to train on; measuring needs at least {LEAST_IMAGES}, so give "
+            "more images or a smaller --holdout"
+        )
     return Data(dataset, Subset(dataset, train.tolist()), Subset(dataset, heldout.tolist()))
 
 

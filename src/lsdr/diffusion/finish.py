@@ -48,6 +48,7 @@ def measure_snapshot(
         heldout_images=task.heldout.pixels,
         train_labels=train.labels if config.conditional else None,
         heldout_labels=task.heldout.labels if config.conditional else None,
+        seed=config.training.seed,
         extractor=_extractor(config, data, directory, device).extractor,
         weight=partial(task.weight, denoiser),
         config=config.measure,
@@ -60,10 +61,12 @@ def stability(
     regularizers: Sequence[Regularizer],
     directory: Path,
     task: DiffusionTask,
-    initial: dict[str, Tensor],
     outcome: Outcome,
 ) -> tuple[Measures, dict[str, Any]]:
-    """Measures of the training itself: divergence, spikes, time, memory, and the learning-rate grid."""
+    """Measures of the training itself: divergence, spikes, time, memory, and the learning-rate grid.
+
+    The task's model must hold the initial weights.
+    """
     steps = config.training.steps  # records may go on to equal wall-clock
     records = [each for each in runs.read_records(directory / "metrics.jsonl") if each["step"] <= steps]
     measures: Measures = {"diverged": float(outcome.status != "finished")}
@@ -76,10 +79,11 @@ def stability(
     measures |= _last_spectra(directory, steps)
     if not config.lr_grid_steps:
         return measures, {}
-    grid = lr_grid(
-        partial(_train_shortly, config, regularizers, task, initial),
-        [multiple * config.training.lr for multiple in config.lr_grid],
-    )
+    rates = [multiple * config.training.lr for multiple in config.lr_grid]
+    try:
+        grid = lr_grid(partial(_train_shortly, config, regularizers, task), rates)
+    except ValueError:  # no rate gave a finite first loss: the trouble is older than any step
+        return {**measures, "largest_stable_lr": None, "lr_sensitivity": None}, {}
     measures["largest_stable_lr"] = largest_stable_lr(grid.lr, grid.loss, grid.diverged, grid.initial_loss)
     measures["lr_sensitivity"] = lr_sensitivity(grid.lr, grid.loss, grid.initial_loss)
     return measures, {"lr_grid": asdict(grid)}
@@ -89,23 +93,21 @@ def _train_shortly(
     config: DiffusionConfig,
     regularizers: Sequence[Regularizer],
     task: DiffusionTask,
-    initial: dict[str, Tensor],
     lr: float,
 ) -> list[float]:
-    """Losses of a few steps at a learning rate, from the initial weights; ends early where they are not finite."""
+    """Losses of a few steps at a learning rate, from the task's weights; ends early where they are not finite."""
     training = replace(
         config.training, lr=lr, warmup=max(1, config.lr_grid_steps // 10), steps=config.lr_grid_steps, compile=False
     )
     task = replace(task, model=copy.deepcopy(task.model))
-    task.model.load_state_dict(initial)
     accelerator = build_accelerator(training)
     order = EpochOrder(len(task.dataset), training.batch_size, training.seed)  # type: ignore[arg-type]
     losses: list[float] = []
-    with open_stepper(task, training, accelerator, copy.deepcopy(regularizers)) as stepper:
+    with open_stepper(task, training, accelerator, regularizers) as stepper:
         for step in range(training.steps):
             gradient = stepper.gradient(step, task.dataset.__getitems__(order.batch(step)))  # type: ignore[attr-defined]
             losses.append(gradient.loss)
-            if not all(map(math.isfinite, (gradient.loss, gradient.norm))):
+            if not all(map(math.isfinite, (gradient.loss, gradient.norm))) and not stepper.overflowed(gradient):
                 losses.append(math.nan)
                 break
             stepper.update(step, gradient)

@@ -82,7 +82,7 @@ def _model_folder(folder: Path) -> Path:
 def _read_config(file: Path) -> Mapping[str, Any]:
     config = read_json(file)
     if not isinstance(config, dict):
-        raise ValueError(f"{file} is not the config.json of a diffusers model: expected an object")  # noqa: TRY004
+        raise ValueError(f"{file} is not the config.json of a diffusers model: expected an object")
     return config
 
 
@@ -163,5 +163,5 @@ def _load_scheduler(folder: Path) -> Any:
     name = str(_read_config(file).get("_class_name"))
     kind = getattr(diffusers, name, None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
-        raise ValueError(f"{file} is of class {name!r}, which is no scheduler of diffusers")  # noqa: TRY004
+        raise ValueError(f"{file} is of class {name!r}, which is no scheduler of diffusers")
     return kind.from_pretrained(folder / "scheduler", local_files_only=True)  # type: ignore[attr-defined]

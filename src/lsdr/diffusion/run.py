@@ -5,6 +5,7 @@ import copy
 import shutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,15 @@ def run(
         config.training, log_with=list(config.training.trackers) or None, project_dir=directory
     )
     try:
+        if accelerator.num_processes > 1 and config.lr_grid_steps:
+            raise ValueError(
+                f"the learning-rate test runs on one process, got {accelerator.num_processes}; give --lr-grid-steps 0"
+            )
         data = load_data(config)
         torch.manual_seed(stream_seed(config.training.seed, "initial weights"))
         task = build_task(config, data, accelerator.device)
-        initial = copy.deepcopy(task.model.state_dict())
+        # Training wraps and hooks its model; what is measured afterwards is a model as it was built.
+        untouched = replace(task, model=copy.deepcopy(task.model))
         with _progress(config, accelerator, show=show_progress) as on_step:
             outcome = train(
                 task,
@@ -66,22 +72,15 @@ def run(
             )
         if accelerator.is_main_process:
             if outcome.status != "interrupted":
-                _conclude(config, regularizers, directory, task, data, initial, outcome)
-            record_status(directory, outcome.status, outcome.message)
+                _conclude(config, regularizers, directory, untouched, data, outcome)
+            (directory / "crash.txt").unlink(missing_ok=True)  # of an earlier try
+            runs.record_status(directory, outcome.status, outcome.message)
     except Exception as error:
         if accelerator.is_main_process:
             runs.write_text(directory / "crash.txt", traceback.format_exc())
-            record_status(directory, "crashed", f"{type(error).__name__}: {error}")
+            runs.record_status(directory, "crashed", f"{type(error).__name__}: {error}")
         raise
-    accelerator.wait_for_everyone()
     return outcome
-
-
-def record_status(directory: Path, status: str, message: str) -> None:
-    """Say in status.json what became of a run, keeping the rest."""
-    path = directory / "status.json"
-    before = runs.read_json(path) if path.exists() else {}
-    runs.write_json(path, {**before, "status": status, "message": message})
 
 
 def _conclude(
@@ -90,22 +89,23 @@ def _conclude(
     directory: Path,
     task: DiffusionTask,
     data: Data,
-    initial: dict[str, torch.Tensor],
     outcome: Outcome,
 ) -> None:
     """Write what is left to write once training has ended: data, weights, measures."""
     device = task.heldout.pixels.device
+    final = directory / "snapshots" / "final"
+    if final.exists():  # first of all: no failure of a measure may cost the weights
+        _publish(final, directory, task)
     runs.write_json(directory / "data.json", data.describe(config.data))
     with runs.atomic(directory / "data.png") as path:
         image_grid(take(data.train, 32, device).pixels).save(path, format="png")
-    measures, curves = stability(config, regularizers, directory, task, initial, outcome)
+    measures, curves = stability(config, regularizers, directory, task, outcome)
     for folder in sorted((directory / "snapshots").glob("*")):
         task.model.load_state_dict(load_file(folder / "ema.safetensors"))
         found, its_curves, samples = measure_snapshot(config, task, data, directory)
-        if folder.name == "final":
+        if folder == final:
             measures |= found
             curves |= its_curves
-            _publish(folder, directory, task)
             with runs.atomic(directory / "samples" / "final.png") as path:
                 image_grid(samples[:32]).save(path, format="png")
         else:
@@ -118,7 +118,9 @@ def _publish(snapshot: Path, directory: Path, task: DiffusionTask) -> None:
     """The final weights under their plain name, and the averaged ones in diffusers' layout where that exists."""
     with runs.atomic(directory / "model.safetensors") as path:
         shutil.copyfile(snapshot / "model.safetensors", path)
-    save: Any = getattr(task.model, "save_pretrained", None)
+    averaged = copy.deepcopy(task.model)
+    averaged.load_state_dict(load_file(snapshot / "ema.safetensors"))
+    save: Any = getattr(averaged, "save_pretrained", None)
     if save is not None:
         save(directory / "diffusers")
 

@@ -20,10 +20,10 @@ from lsdr.experiments.fields import differences, to_dict
 from lsdr.experiments.lock import alone
 from lsdr.experiments.methods import Method, resolve
 from lsdr.experiments.progress import Display
-from lsdr.experiments.states import OVER, Run, mark, read_status, training_seconds
+from lsdr.experiments.states import OVER, Run, read_status, training_seconds
 from lsdr.experiments.summary import summarize
 from lsdr.experiments.task import DIFFUSION, Task
-from lsdr.runs import environment, read_json, write_json
+from lsdr.runs import environment, read_json, record_status, write_json
 
 BASELINE = "baseline"
 _PAUSE = 0.2
@@ -234,7 +234,9 @@ def _carry_out(
         finally:
             for run in active:
                 if read_status(run.directory)["status"] not in OVER:
-                    mark(run.directory, "interrupted", "stopped on request; the same command goes on from here")
+                    record_status(
+                        run.directory, "interrupted", "stopped on request; the same command goes on from here"
+                    )
 
 
 def _settle(run: Run, ending: str) -> tuple[str, str]:
@@ -243,7 +245,7 @@ def _settle(run: Run, ending: str) -> tuple[str, str]:
     if status["status"] == "interrupted" and ending == "exit code 0":
         return "interrupted", "the process was asked to stop; the same command goes on from here"
     if status["status"] not in OVER:
-        mark(run.directory, "crashed", f"the process ended without a result ({ending})")
+        record_status(run.directory, "crashed", f"the process ended without a result ({ending})")
         status = read_status(run.directory)
     if status["status"] != "crashed":
         return status["status"], status.get("message") or ""

@@ -158,7 +158,7 @@ def _strangers(path: str) -> Method:
     """A method from outside: a function by its dotted path."""
     function = load(path)
     if not callable(function):
-        raise TypeError(f"{path} is no function but {function!r}; it must return a tuple of regularizers")
+        raise ValueError(f"{path} is no function but {function!r}; it must return a tuple of regularizers")
 
     def build() -> tuple[Any, ...]:
         regularizers = function()

@@ -1,11 +1,11 @@
 """The runs of a comparison as their folders tell them."""
 
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lsdr.runs import read_json, read_records, write_json
+from lsdr.diffusion.measures.learning_rate import median_step_seconds
+from lsdr.runs import read_json, read_records
 
 OVER = ("finished", "diverged", "crashed")
 """Statuses of a run that has had its result. Every other status, and none, means that it is yet to end."""
@@ -36,18 +36,11 @@ def read_status(directory: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.exists() else {"status": "not started", "message": ""}
 
 
-def mark(directory: Path, status: str, message: str) -> None:
-    """Set status and message of a run whose worker could not do so, keeping the rest."""
-    write_json(directory / "status.json", {**read_status(directory), "status": status, "message": message})
-
-
 def step_seconds(directory: Path) -> float | None:
     """Median seconds of a training step as recorded, or None where nothing was."""
-    seconds = [
-        record["step_seconds"] for record in read_records(directory / "metrics.jsonl") if "step_seconds" in record
-    ]
-    seconds = [value for value in seconds if value is not None]
-    return float(statistics.median(seconds)) if seconds else None
+    records = read_records(directory / "metrics.jsonl")
+    seconds = [record["step_seconds"] for record in records if record.get("step_seconds") is not None]
+    return median_step_seconds(seconds) if seconds else None
 
 
 def training_seconds(directory: Path) -> float | None:

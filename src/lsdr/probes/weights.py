@@ -10,6 +10,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from lsdr.layers.select import Layers, select_layers
 from lsdr.spectrum import Spectrum
+from lsdr.statistics.effective_rank import effective_rank
+from lsdr.statistics.stable_rank import stable_rank
 
 WEIGHTED = (
     nn.Linear,
@@ -101,6 +103,33 @@ def weight_spectrum(module: nn.Module) -> Spectrum:
         with torch.autocast(device_type=matrix.device.type, enabled=False):
             values, method = _singular_values(matrix)
     return Spectrum.of(values, method=f"reshape, {method}")
+
+
+def weight_statistics(module: nn.Module) -> dict[str, float | None]:
+    """Largest singular value, stable rank and effective rank of a layer's weight, whatever it holds.
+
+    The ranks of a zero matrix are undefined and given as 0: zero-initialised layers are normal in diffusion models. A
+    weight that is not finite has none of the three, and "nonfinite" says how many of its entries are to blame.
+
+    Args:
+        module: A layer with a `weight` of two dimensions or more.
+
+    Returns:
+        "sigma_max", "stable_rank" and "effective_rank", and "nonfinite" where there is something to count.
+
+    Example:
+        >>> weight_statistics(nn.Linear(2, 2).requires_grad_(False).apply(lambda m: m.weight.zero_()))
+        {'sigma_max': 0.0, 'stable_rank': 0.0, 'effective_rank': 0.0}
+    """
+    try:
+        spectrum = weight_spectrum(module)
+    except ValueError:  # not finite, or too large for its norm to be
+        assert isinstance(module.weight, Tensor)
+        bad = int((~module.weight.detach().isfinite()).sum())
+        return {"sigma_max": None, "stable_rank": None, "effective_rank": None, "nonfinite": bad}
+    largest = float(spectrum.values[0])
+    ranks = (float(stable_rank(spectrum)), float(effective_rank(spectrum))) if largest > 0 else (0.0, 0.0)
+    return {"sigma_max": largest, "stable_rank": ranks[0], "effective_rank": ranks[1]}
 
 
 def _read(module: nn.Module) -> Tensor:

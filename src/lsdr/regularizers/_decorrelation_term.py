@@ -97,8 +97,8 @@ class DecorrelationTerm:
         if state:
             raise ValueError(f"spectral decorrelation has no state, got entries {sorted(state)}")
 
-    def close(self) -> None:
-        """Let go of all features."""
+    def forget(self) -> None:
+        """Let go of all features and of what was observed."""
         self._features.clear()
         self._forget()
 

@@ -74,6 +74,17 @@ class Penalty:
                 stack.enter_context(term.observe())
             yield
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Run the model for another purpose than training: on leaving, the terms are what they were on entering."""
+        state = {key: value.clone() for key, value in self.state_dict().items()}
+        try:
+            yield
+        finally:
+            for term in self._terms.values():
+                term.forget()
+            self.load_state_dict(state)
+
     def project_(self) -> None:
         """Impose the regularizers' constraints on the model; call it after the optimiser's step."""
         with torch.no_grad():

@@ -105,6 +105,11 @@ class _Term:
     def observed(self) -> int:
         return max(reference.observed() for reference in self._references)
 
+    def forget(self) -> None:
+        self._left, self._gradients = 0, None
+        for reference in self._references:
+            reference.forget()
+
     def state_dict(self) -> dict[str, Tensor]:
         state = {
             "coefficient": torch.tensor(self._coefficient, dtype=torch.float64),

@@ -24,6 +24,9 @@ class Term(Protocol):
     def observed(self) -> int:
         """Count the observed chunks that no call has used yet."""
 
+    def forget(self) -> None:
+        """Let go of what was collected since the last call, as if those forward passes had not been."""
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return what a checkpoint must hold to continue bitwise."""
 

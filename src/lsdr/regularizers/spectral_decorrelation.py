@@ -124,7 +124,7 @@ class SpectralDecorrelation:
             try:
                 yield term
             finally:
-                term.close()
+                term.forget()
 
     def project_(self, model: nn.Module) -> None:
         """Do nothing: decorrelation constrains no parameter."""

@@ -50,12 +50,19 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     runs.write_json(unfinished / "state.json", checkpoint.state)
     runs.flush(unfinished)
     if target.exists():  # written before a rollback or a resume; the new one is the same or better
-        shutil.rmtree(target)
+        _remove(target)
     unfinished.rename(target)
     runs.flush(folder)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
     return target
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint so that a kill in between leaves nothing that looks like one."""
+    doomed = path.with_name(f".{path.name}.old.tmp")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -114,5 +121,5 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, t
     for key, value in tensors.items():
         name, entry = key.rsplit("/", 1)
         # Adam keeps its step counter on the CPU whatever the device of the weights.
-        device = "cpu" if value.ndim == 0 else parameters[name].device
+        device = "cpu" if entry == "step" else parameters[name].device
         optimizer.state[parameters[name]][entry] = value.to(device, copy=True)

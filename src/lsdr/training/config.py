@@ -47,7 +47,7 @@ class TrainingConfig:
     """Checkpoints to keep."""
     guard: Literal["stop", "skip", "rollback", "off"] = "stop"
     """On a non-finite loss or gradient, or a loss ten times its running median: stop, skip the step, or go back to the
-    last checkpoint and leave the step out."""
+    last checkpoint and leave the step out; after ten in a row the run counts as diverged. Off looks at nothing."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Accelerate's trackers to log to (tensorboard, wandb, trackio, ...); give none with an empty list."""
 

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from lsdr.layers.capture import capture
 from lsdr.layers.select import select_layers
-from lsdr.probes.weights import WEIGHTED, weight_spectrum
-from lsdr.statistics.effective_rank import effective_rank
-from lsdr.statistics.stable_rank import stable_rank
+from lsdr.probes.weights import WEIGHTED, weight_statistics
 from lsdr.training.guard import Trouble
 from lsdr.training.origin import Origin, Trace, backward_origin, bad_rows, is_finite
 
@@ -319,20 +317,7 @@ def _spectra(replay: _Replay, culprit: str, position: int) -> dict[str, dict[str
     before = list(dict.fromkeys(name for k, name in reversed(others) if k < position))[:_NEIGHBOURS]
     after = list(dict.fromkeys(name for k, name in others if k >= position and name not in before))[:_NEIGHBOURS]
     own = [culprit] if culprit in layers else []
-    return {name: _weight_statistics(layers[name]) for name in (*reversed(before), *own, *after)}
-
-
-def _weight_statistics(layer: nn.Module) -> dict[str, float | None]:
-    try:
-        spectrum = weight_spectrum(layer)
-    except ValueError:  # not finite, or too large for its norm to be
-        assert isinstance(layer.weight, Tensor)
-        bad = int((~layer.weight.detach().isfinite()).sum())
-        return {"sigma_max": None, "stable_rank": None, "effective_rank": None, "nonfinite": bad}
-    largest = float(spectrum.values[0])
-    # The ranks of a zero matrix are undefined; zero-initialised layers are normal in diffusion models.
-    ranks = (float(stable_rank(spectrum)), float(effective_rank(spectrum))) if largest > 0 else (0.0, 0.0)
-    return {"sigma_max": largest, "stable_rank": ranks[0], "effective_rank": ranks[1]}
+    return {name: weight_statistics(layers[name]) for name in (*reversed(before), *own, *after)}
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The training loop: steps, guard, records, pictures, checkpoints; killed at any moment it goes on bit for bit."""
 
 import math
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from lsdr.training.recorder import Recorder
 from lsdr.training.stepper import Gradient, Stepper, open_stepper
 from lsdr.training.task import Task
 
-_ROLLBACKS = 10
+# So many steps in a row left out, or rollbacks in all, and the run counts as diverged.
+_PATIENCE = 10
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class _Run:
         self.guard = Guard(action=self.config.guard)
         self.step, self.rollbacks, self.equal_step = 0, 0, None if reference is None else 0
         self.skipped: set[int] = set()
-        self.last_loss = 0.0
+        self.last_loss, self.in_a_row = 0.0, 0
         self.previous: tuple[int, dict[str, Tensor]] | None = None
 
     def go(self, interrupted: Callable[[], bool], on_step: Callable[[int, Gradient], None] | None) -> Outcome:
@@ -94,7 +96,7 @@ class _Run:
         while self.step < self.target:
             if self._agreed(interrupted()):
                 self.save()
-                return self._end("interrupted", "stopped on request; the same command goes on from here")
+                return self._end("interrupted", "stopped on request; it can be resumed")
             started = time.perf_counter()
             examples = next(batches)
             gradient = None
@@ -106,10 +108,13 @@ class _Run:
                 if trouble is not None:
                     event = investigate(self.stepper, self.step, examples, self.previous, trouble, self.config.guard)
                     self.recorder.event(event)
-                    self.stepper.discard()
+                    self.stepper.abandon()
+                    if self.step >= self.config.steps:  # on the way to equal wall-clock, its own steps well done
+                        return self._end("finished", f"at step {self.step}, past its own: {event['message']}")
+                    self.in_a_row += 1
                     # A weight that is not finite stays so, however many steps are left out.
                     hopeless = event["direction"] == "parameter" and self.config.guard == "skip"
-                    if self.config.guard == "stop" or hopeless or self.rollbacks >= _ROLLBACKS:
+                    if self.config.guard == "stop" or hopeless or max(self.in_a_row, self.rollbacks) >= _PATIENCE:
                         return self._end("diverged", f"step {self.step}: {event['message']}")
                     self.skipped.add(self.step)
                     if self.config.guard == "rollback":
@@ -120,7 +125,7 @@ class _Run:
             self.step += 1
             if gradient is not None:
                 self.stepper.update(self.step - 1, gradient)
-                self.previous, self.last_loss = (self.step - 1, examples), gradient.loss
+                self.previous, self.last_loss, self.in_a_row = (self.step - 1, examples), gradient.loss, 0
                 self.recorder.step(self.step, gradient, self.stepper, self.guard.spikes, time.perf_counter() - started)
             self._after_step()
             if on_step is not None and gradient is not None:
@@ -144,9 +149,8 @@ class _Run:
         return bool(self.accelerator.reduce(wishes, reduction="sum") > 0)
 
     def _check(self, gradient: Gradient) -> Trouble | None:
-        scaler = self.accelerator.scaler
-        overflow = scaler is not None and math.isfinite(gradient.loss) and not math.isfinite(gradient.norm)
-        if overflow and scaler.get_scale() > 1:  # the scaler skips this update and lowers its scale: normal for fp16
+        if self.stepper.overflowed(gradient):
+            self.guard.gradient_spike = None
             return None
         return self.guard.check(self.step, gradient.loss, gradient.norm)
 
@@ -195,6 +199,8 @@ class _Run:
                 "guard": self.guard.state_dict(),
                 "skipped": sorted(self.skipped),
                 "rollbacks": self.rollbacks,
+                "in_a_row": self.in_a_row,
+                "last_loss": self.last_loss,
                 "equal_step": self.equal_step,
                 "scaler": None if scaler is None else scaler.state_dict(),
                 **self.recorder.state(),
@@ -215,17 +221,34 @@ class _Run:
         checkpoints.load_optimizer_tensors(self.stepper.optimizer, self.stepper.plain, found.tensors["optimizer"])
         self.stepper.penalty.load_state_dict(dict(found.tensors.get("regularizers", {})))
         state = found.state
+        self._check_steps(state)
         self.guard.load_state_dict(state["guard"])
         self.step, self.equal_step = state["step"], state["equal_step"]
         self.skipped, self.rollbacks = set(state["skipped"]), state["rollbacks"]
+        # JSON has no word for NaN.
+        self.last_loss = math.nan if state["last_loss"] is None else state["last_loss"]
+        self.in_a_row = state["in_a_row"]
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.recorder.restart(self.step, state, keep_events=keep_events)
 
+    def _check_steps(self, state: Mapping[str, Any]) -> None:
+        """Refuse to shorten a run, and drop the snapshots that belong to steps which will be taken again."""
+        if state["step"] > max(self.config.steps, state["equal_step"] or 0):
+            raise ValueError(
+                f"{self.directory} has taken {state['step']} steps already, not {self.config.steps} as asked for: "
+                f"give --steps {state['step']} or more, or another folder"
+            )
+        for path in (self.directory / "snapshots").glob("*/snapshot.json"):
+            taken = runs.read_json(path)["step"]
+            lengthened = path.parent.name == "final" and taken != self.config.steps
+            if self.accelerator.is_main_process and (taken > state["step"] or lengthened):
+                shutil.rmtree(path.parent)
+
     def _roll_back(self) -> None:
-        skipped, rollbacks = set(self.skipped), self.rollbacks + 1
+        kept = set(self.skipped), self.rollbacks + 1, self.in_a_row
         self.restore(keep_events=True)
-        self.skipped, self.rollbacks = skipped, rollbacks
+        self.skipped, self.rollbacks, self.in_a_row = kept
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         config, accelerator = self.config, self.accelerator

@@ -41,20 +41,20 @@ def investigate(
         earlier, chunk = previous[0], stepper.chunks(*previous)[0]
         reference = partial(stepper.replay, earlier, chunk, penalized=alone)
     event: dict[str, Any] = {}
-    for number, chunk in enumerate(stepper.chunks(step, examples)):
-        inputs = {name: value for name, value in chunk.items() if value.is_floating_point()}
-        finding = diagnose(
-            stepper.plain,
-            partial(stepper.replay, step, chunk, number, penalized=alone),
-            reference=reference,
-            inputs=inputs,
-            average=stepper.average.model,
-        )
-        members = [int(chunk["index"][position]) for position in finding.indices]
-        names = [stepper.task.name(index) for index in members]
-        event = finding.to_event(step, trouble, action, names) | {"indices": members}
-        if finding.module:
-            break
+    with stepper.penalty.aside():
+        for number, chunk in enumerate(stepper.chunks(step, examples)):
+            finding = diagnose(
+                stepper.plain,
+                partial(stepper.replay, step, chunk, number, penalized=alone),
+                reference=reference,
+                inputs={name: value for name, value in chunk.items() if value.is_floating_point()},
+                average=stepper.average.model,
+            )
+            members = [int(chunk["index"][position]) for position in finding.indices]
+            names = [stepper.task.name(index) for index in members]
+            event = finding.to_event(step, trouble, action, names) | {"indices": members}
+            if finding.module:
+                break
     if event["names"]:
         event["message"] += f" ({', '.join(event['names'][:3])}{', ...' if len(event['names']) > 3 else ''})"
     return {**event, "batch": examples["index"].tolist()}

@@ -5,28 +5,23 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
 
 from lsdr import runs
 from lsdr.moments import Moments
 from lsdr.probes.features import FeatureProbe, feature_summary
-from lsdr.probes.weights import WEIGHTED, weight_spectrum
-from lsdr.spectrum import Spectrum
+from lsdr.probes.weights import WEIGHTED, weight_statistics
 from lsdr.statistics.effective_rank import effective_rank
 from lsdr.statistics.participation_ratio import participation_ratio
-from lsdr.statistics.stable_rank import stable_rank
 from lsdr.training.config import TrainingConfig
 from lsdr.training.stepper import Gradient, Stepper
 
-_WEIGHTS = ("sigma_max", "stable_rank", "effective_rank")
 _FEATURES = ("effective_rank", "participation_ratio", "mean_abs_correlation", "values")
 _FILES = ("metrics.jsonl", "evaluations.jsonl", "spectra.jsonl", "events.jsonl")
 
@@ -73,8 +68,10 @@ class Recorder:
         self._pending.clear()
         if self.accelerator.is_main_process:
             for name in _FILES:
+                # An event's step is one that was being taken, a record's the number of steps taken.
+                last = step - 1 if name == "events.jsonl" or step == 0 else step
                 if (self.directory / name).exists() and not (keep_events and name == "events.jsonl"):
-                    runs.keep_records(self.directory / name, step)
+                    runs.keep_records(self.directory / name, last)
         self._status("running", "")
 
     def state(self) -> dict[str, Any]:
@@ -112,9 +109,8 @@ class Recorder:
         if not self.accelerator.is_main_process:
             return
         model, path = stepper.average.model, self.directory / "spectra.jsonl"
-        # For a layer that has become non-finite there is no spectrum, and that is recorded too.
         weights = {
-            name: {**_or_none(_WEIGHTS, partial(_weight_statistics, module)), "shape": list(module.weight.shape)}
+            name: {**weight_statistics(module), "shape": list(module.weight.shape)}
             for name, module in model.named_modules()
             if isinstance(module, WEIGHTED)
         }
@@ -124,9 +120,7 @@ class Recorder:
             with FeatureProbe(layers).attach(model) as probe:
                 stepper.task.evaluate(model)
                 moments = probe()
-            features = {
-                name: _or_none(_FEATURES, partial(_feature_statistics, state)) for name, state in moments.items()
-            }
+            features = {name: _feature_statistics(state) for name, state in moments.items()}
             runs.append_record(path, {"step": step, "kind": "features", "layers": features})
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -139,8 +133,9 @@ class Recorder:
         if self._pending:
             self._flush()
         self._status("running", "trained; measuring")
-        if self.config.trackers:
-            self.accelerator.end_training()
+        # Not accelerator.end_training(), which also ends the process group: ranks still have to meet.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, []
@@ -189,25 +184,15 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # Linux counts in kB, macOS in bytes
 
 
-def _weight_statistics(module: nn.Module) -> dict[str, Any]:
-    spectrum = weight_spectrum(module)
-    return {"sigma_max": float(spectrum.values[0]), **_ranks(spectrum, (stable_rank, effective_rank))}
-
-
 def _feature_statistics(moments: Moments) -> dict[str, Any]:
-    spectrum, correlation = feature_summary(moments)
-    ranks = _ranks(spectrum, (effective_rank, participation_ratio))
-    return {**ranks, "mean_abs_correlation": float(correlation), "values": spectrum.values.tolist()}
-
-
-def _ranks(spectrum: Spectrum, statistics: Sequence[Callable[[Spectrum], Tensor]]) -> dict[str, float]:
-    # Zero-initialised layers are normal in diffusion models; their ranks are undefined and written as 0.
-    zero = float(spectrum.values[0]) == 0
-    return {statistic.__name__: 0.0 if zero else float(statistic(spectrum)) for statistic in statistics}
-
-
-def _or_none(names: Sequence[str], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
-        return measure()
-    except ValueError:
-        return dict.fromkeys(names)
+        spectrum, correlation = feature_summary(moments)
+    except ValueError:  # features that are not finite have no spectrum, and that is recorded too
+        return dict.fromkeys(_FEATURES)
+    zero = float(spectrum.values[0]) == 0
+    return {
+        "effective_rank": 0.0 if zero else float(effective_rank(spectrum)),
+        "participation_ratio": 0.0 if zero else float(participation_ratio(spectrum)),
+        "mean_abs_correlation": float(correlation),
+        "values": spectrum.values.tolist(),
+    }

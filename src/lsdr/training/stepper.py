@@ -1,5 +1,6 @@
 """One optimiser step: forward, penalty, backward, update, in micro-batches and over ranks."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -121,6 +122,18 @@ class Stepper:
     def discard(self) -> None:
         """Clear the gradient."""
         self.optimizer.zero_grad()
+
+    def abandon(self) -> None:
+        """Give a step up after its gradient was found bad, without an update."""
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.update()  # or it would refuse to unscale the next gradient
+        self.discard()
+
+    def overflowed(self, gradient: Gradient) -> bool:
+        """Whether float16 gradients overflowed: normal, the scaler leaves the update out and lowers its scale."""
+        scaler = self.accelerator.scaler
+        bad = math.isfinite(gradient.loss) and not math.isfinite(gradient.norm)
+        return scaler is not None and bad and scaler.get_scale() > 1
 
     def chunks(self, step: int, examples: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """This rank's micro-batches of `step`, examples and random draws together, on the device."""

@@ -114,7 +114,7 @@ MEASURES: dict[str, Measure] = {
         "Gradient spikes",
         "",
         "lower",
-        "Training steps whose gradient norm was not finite or above 10 times the running median; fewer is better.",
+        "Training steps whose gradient norm or loss was above 10 times its running median; fewer is better.",
     ),
     "step_seconds": Measure(
         "Time per step", "s", "lower", "Median wall-clock seconds of a training step; lower is better."

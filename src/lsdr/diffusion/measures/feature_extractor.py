@@ -15,6 +15,9 @@ from lsdr.runs import atomic, read_json, write_json
 
 _WIDTHS = (32, 64, 64)
 
+LEAST_IMAGES = 10
+"""Fewer cannot be split into images to learn from and images to be tested on."""
+
 
 class FeatureExtractor(nn.Module):
     """Three convolutions, group-normalised, averaged over space: images in [-1, 1] of any size to 64 features."""
@@ -113,8 +116,8 @@ def train_feature_extractor(
         >>> trained.extractor(images).shape, trained.task, trained.chance
         (torch.Size([40, 64]), 'rotation', 0.25)
     """
-    if len(images) < 10:
-        raise ValueError(f"training an extractor takes at least 10 images, got {len(images)}")
+    if len(images) < LEAST_IMAGES:
+        raise ValueError(f"training an extractor takes at least {LEAST_IMAGES} images, got {len(images)}")
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"need one label per image, got {len(labels)} labels for {len(images)} images")
     generator = torch.Generator().manual_seed(seed)
