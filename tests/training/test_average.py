@@ -14,7 +14,7 @@ def test_average_follows_the_recursion_and_leaves_the_model_alone():
             model[0].weight.add_(torch.randn(2, 3))
             model[1].running_mean.add_(1.0)
         before = model[0].weight.detach().clone()
-        average.update(model, updates)
+        average.update(list(model.parameters()), list(model.buffers()), updates)
         decay = min(0.9, (1 + updates) / (10 + updates))
         expected = decay * expected + (1 - decay) * model[0].weight.detach().double()
         assert torch.equal(model[0].weight, before)

@@ -1,6 +1,7 @@
 """Exponential moving average of a model's weights."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,20 @@ class ExponentialMovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
+        # Walking a model's modules costs as much as the arithmetic; which tensors there are does not change.
+        self._averages: list[Tensor] = list(self.model.parameters())
+        self._buffers = list(self.model.buffers())
 
     @torch.no_grad()
-    def update(self, model: nn.Module, updates: int) -> None:
-        """Move towards the weights of `model`; `updates` is the number of updates before this one."""
+    def update(self, weights: Sequence[Tensor], buffers: Sequence[Tensor], updates: int) -> None:
+        """Move towards the given weights.
+
+        Args:
+            weights: The model's parameters, in its order.
+            buffers: The model's buffers, in its order.
+            updates: Number of updates before this one.
+        """
         decay = min(self.decay, (1 + updates) / (10 + updates))
-        averages: list[Tensor] = list(self.model.parameters())
-        weights = [parameter.detach() for parameter in model.parameters()]
-        torch._foreach_lerp_(averages, weights, 1 - decay)
-        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+        torch._foreach_lerp_(self._averages, list(weights), 1 - decay)
+        for average, buffer in zip(self._buffers, buffers, strict=True):
             average.copy_(buffer)
