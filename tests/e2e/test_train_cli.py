@@ -20,7 +20,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def lsdr(*words, **options):
-    command = [sys.executable, "-m", "lsdr.cli.main", *map(str, words)]
+    command = [sys.executable, "-m", "lsdr", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240, **options)
 
 
@@ -65,7 +65,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bytes(whole, tmp
     for at_step in (3, 9, 16):
         words = ["train", "diffusion", *SMALL, "--trackers", "--method", "decorrelation", "--out", str(out), "--resume"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "lsdr.cli.main", *words],
+            [sys.executable, "-m", "lsdr", *words],
             env=ENVIRONMENT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -91,7 +91,7 @@ def test_ctrl_c_saves_and_resume_goes_on(whole, tmp_path):
     out = tmp_path / "run"
     words = ["train", "diffusion", *SMALL, "--trackers", "--method", "decorrelation", "--out", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lsdr.cli.main", *words], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "lsdr", *words], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     while process.poll() is None and not (out / "metrics.jsonl").exists():
         time.sleep(0.002)
@@ -117,7 +117,7 @@ def test_two_ranks_give_the_statistics_of_one_process(whole, tmp_path):
         "--num_machines",
         "1",
     ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "lsdr.cli.main"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "lsdr"]
     words = ["train", "diffusion", *SMALL, "--method", "decorrelation", "--out", str(out)]
     result = subprocess.run([*launch, *words], capture_output=True, text=True, env=ENVIRONMENT, timeout=280)
     assert result.returncode == 0, result.stderr[-3000:]

@@ -22,7 +22,7 @@ class Demo:
 
     def run(self) -> int:
         """Compare plain training and decorrelation on crops of two photographs."""
-        training = TrainingConfig(steps=300, batch_size=16, lr=2e-3, sample_every=150, evaluate_every=50, trackers=())
+        training = TrainingConfig(steps=500, batch_size=16, lr=2e-3, sample_every=250, evaluate_every=50, trackers=())
         config = DiffusionConfig(
             data="patches", lr_grid_steps=20, training=training, measure=MeasureConfig(samples=128)
         )

@@ -93,7 +93,3 @@ def _find(words: Sequence[str]) -> str:
     meant = f"; did you mean `lsdr {close[0]}`?" if close else ""
     print(f"lsdr: no command {words[0]!r}{meant}\n\n{help_text()}", file=sys.stderr)
     sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

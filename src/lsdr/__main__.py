@@ -1,0 +1,5 @@
+"""`python -m lsdr` is `lsdr`."""
+
+from lsdr.cli.main import main
+
+main()
