@@ -1,6 +1,5 @@
 import importlib.util
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from safetensors.torch import load_file
 from lsdr import runs
 from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation
 from lsdr.training.loop import train
+from lsdr.training.recorder import Recorder
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
 toy = importlib.util.module_from_spec(_spec)
@@ -136,17 +136,19 @@ def test_a_nan_in_one_layers_weights_is_named(tmp_path):
     assert "3" in event["spectra"]
 
 
-def test_equal_time_snapshot_of_a_slower_and_of_a_faster_method(tmp_path):
-    settings = toy.config(steps=30)
-    run(tmp_path / "slower", settings, reference_seconds=1e-9)
-    early = runs.read_json(tmp_path / "slower" / "snapshots" / "equal_time" / "snapshot.json")
-    assert early["step"] <= 4
-    run(tmp_path / "plain", settings)
-    run(tmp_path / "faster", replace(settings, steps=10), reference_seconds=0.3)
-    later = runs.read_json(tmp_path / "faster" / "snapshots" / "equal_time" / "snapshot.json")
-    assert later["step"] > 10
-    run(tmp_path / "ten", replace(settings, steps=10))
-    assert final(tmp_path / "faster") == final(tmp_path / "ten")
+def test_equal_time_is_the_step_at_which_the_baselines_seconds_are_spent(tmp_path, monkeypatch):
+    monkeypatch.setattr(Recorder, "median_step_seconds", property(lambda self: 2.0))
+    settings = toy.config(steps=10)
+    found = {}
+    for name, seconds in {"slower": 14.0, "near": 20.3, "faster": 28.0, "much slower": 0.1}.items():
+        run(tmp_path / name, settings, reference_seconds=seconds)
+        found[name] = runs.read_json(tmp_path / name / "snapshots" / "equal_time" / "snapshot.json")["step"]
+        assert runs.read_json(tmp_path / name / "snapshots" / "final" / "snapshot.json")["step"] == 10
+    assert found == {"slower": 7, "near": 10, "faster": 14, "much slower": 1}
+    assert final(tmp_path / "faster") == final(tmp_path / "slower")  # what comes after changes nothing
+    seven = tmp_path / "seven"
+    run(seven, toy.config(steps=7))
+    assert final(seven) == (tmp_path / "slower" / "snapshots" / "equal_time" / "model.safetensors").read_bytes()
 
 
 def test_clipping_bounds_the_update(tmp_path):

@@ -100,16 +100,19 @@ def _conclude(
     with runs.atomic(directory / "data.png") as path:
         image_grid(take(data.train, 32, device).pixels).save(path, format="png")
     measures, curves = stability(config, regularizers, directory, task, outcome)
-    for folder in sorted((directory / "snapshots").glob("*")):
-        task.model.load_state_dict(load_file(folder / "ema.safetensors"))
-        found, its_curves, samples = measure_snapshot(config, task, data, directory)
+    measured: dict[int, dict[str, float | None]] = {}  # often both snapshots are of the same step
+    for folder in sorted((directory / "snapshots").glob("*"), reverse=True):
+        step = runs.read_json(folder / "snapshot.json")["step"]
+        if step not in measured:
+            task.model.load_state_dict(load_file(folder / "ema.safetensors"))
+            measured[step], its_curves, samples = measure_snapshot(config, task, data, directory)
         if folder == final:
-            measures |= found
+            measures |= measured[step]
             curves |= its_curves
             with runs.atomic(directory / "samples" / "final.png") as path:
                 image_grid(samples[:32]).save(path, format="png")
         else:
-            measures |= {f"{name}@{folder.name}": value for name, value in found.items()}
+            measures |= {f"{name}@{folder.name}": value for name, value in measured[step].items()}
     runs.write_json(directory / "curves.json", curves)
     runs.write_json(directory / "measures.json", measures)
 

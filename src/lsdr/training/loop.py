@@ -27,6 +27,8 @@ from lsdr.training.task import Task
 
 # So many steps in a row left out, or rollbacks in all, and the run counts as diverged.
 _PATIENCE = 10
+# Medians of step times repeat to about this: a smaller difference in cost counts as none.
+_CLOCK_NOISE = 0.02
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ class _Run:
         if self.reference is not None and self.equal_step == 0 and self.step >= early and self.recorder.timed:
             local = torch.tensor(self.reference / self.recorder.median_step_seconds, device=self.accelerator.device)
             steps = round(float(self.accelerator.reduce(local, reduction="mean")))
-            self.equal_step = max(steps, self.step)
+            near = abs(steps - self.config.steps) <= _CLOCK_NOISE * self.config.steps
+            self.equal_step = self.config.steps if near else max(steps, self.step)
 
     def _snapshot(self, name: str) -> None:
         if self.accelerator.is_main_process:
