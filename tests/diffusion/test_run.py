@@ -120,7 +120,7 @@ def test_a_diverged_run_has_a_result(tmp_path):
     assert outcome.status == "diverged"
     status = runs.read_json(tmp_path / "status.json")
     assert status["status"] == "diverged"
-    assert "step" in status["message"]
+    assert "overflowed float32" in status["message"]
     measures = runs.read_json(tmp_path / "measures.json")
     assert measures["diverged"] == 1
     assert "heldout_loss" not in measures

@@ -138,17 +138,16 @@ def test_a_nan_in_one_layers_weights_is_named(tmp_path):
 
 def test_equal_time_is_the_step_at_which_the_baselines_seconds_are_spent(tmp_path, monkeypatch):
     monkeypatch.setattr(Recorder, "median_step_seconds", property(lambda self: 2.0))
-    settings = toy.config(steps=10)
+    settings = toy.config(steps=50)
     found = {}
-    for name, seconds in {"slower": 14.0, "near": 20.3, "faster": 28.0, "much slower": 0.1}.items():
+    for name, seconds in {"slower": 70.0, "near": 98.2, "faster": 120.0, "much slower": 0.1}.items():
         run(tmp_path / name, settings, reference_seconds=seconds)
         found[name] = runs.read_json(tmp_path / name / "snapshots" / "equal_time" / "snapshot.json")["step"]
-        assert runs.read_json(tmp_path / name / "snapshots" / "final" / "snapshot.json")["step"] == 10
-    assert found == {"slower": 7, "near": 10, "faster": 14, "much slower": 1}
+        assert runs.read_json(tmp_path / name / "snapshots" / "final" / "snapshot.json")["step"] == 50
+    assert found == {"slower": 35, "near": 50, "faster": 60, "much slower": 5}
     assert final(tmp_path / "faster") == final(tmp_path / "slower")  # what comes after changes nothing
-    seven = tmp_path / "seven"
-    run(seven, toy.config(steps=7))
-    assert final(seven) == (tmp_path / "slower" / "snapshots" / "equal_time" / "model.safetensors").read_bytes()
+    run(tmp_path / "short", toy.config(steps=35))
+    assert final(tmp_path / "short") == (tmp_path / "slower" / "snapshots" / "equal_time" / "model.safetensors").read_bytes()
 
 
 def test_clipping_bounds_the_update(tmp_path):

@@ -117,7 +117,7 @@ class _Run:
                     # A weight that is not finite stays so, however many steps are left out.
                     hopeless = event["direction"] == "parameter" and self.config.guard == "skip"
                     if self.config.guard == "stop" or hopeless or max(self.in_a_row, self.rollbacks) >= _PATIENCE:
-                        return self._end("diverged", f"step {self.step}: {event['message']}")
+                        return self._end("diverged", event["message"])
                     self.skipped.add(self.step)
                     if self.config.guard == "rollback":
                         self._roll_back()

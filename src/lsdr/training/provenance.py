@@ -55,6 +55,7 @@ def investigate(
             event = finding.to_event(step, trouble, action, names) | {"indices": members}
             if finding.module:
                 break
-    if event["names"]:
+    everyone = len(event["names"]) == len(chunk["index"]) and finding.direction != "input"
+    if event["names"] and not everyone:  # if all are affected, it is not the examples
         event["message"] += f" ({', '.join(event['names'][:3])}{', ...' if len(event['names']) > 3 else ''})"
     return {**event, "batch": examples["index"].tolist()}
