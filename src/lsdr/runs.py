@@ -141,6 +141,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "command": " ".join(sys.argv),
         "packages": versions,
     }

@@ -147,7 +147,10 @@ def test_equal_time_is_the_step_at_which_the_baselines_seconds_are_spent(tmp_pat
     assert found == {"slower": 35, "near": 50, "faster": 60, "much slower": 5}
     assert final(tmp_path / "faster") == final(tmp_path / "slower")  # what comes after changes nothing
     run(tmp_path / "short", toy.config(steps=35))
-    assert final(tmp_path / "short") == (tmp_path / "slower" / "snapshots" / "equal_time" / "model.safetensors").read_bytes()
+    assert (
+        final(tmp_path / "short")
+        == (tmp_path / "slower" / "snapshots" / "equal_time" / "model.safetensors").read_bytes()
+    )
 
 
 def test_clipping_bounds_the_update(tmp_path):

@@ -32,7 +32,7 @@ class TrainDiffusion:
     """Train a diffusion model on images, with or without a regularizer.
 
     Writes into --out: metrics, held-out loss, layer spectra, sample grids, checkpoints, model.safetensors (the final
-    weights), diffusers/ (the averaged weights in diffusers' layout) and report.html. Works under `accelerate launch`.
+    weights), diffusers/ (the averaged weights in diffusers' layout) and report.html. Works under `accelerate launch` and torchrun.
     """
 
     out: Path = Path("runs/diffusion")

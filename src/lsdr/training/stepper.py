@@ -205,7 +205,9 @@ def build_accelerator(config: TrainingConfig, **options: Any) -> Accelerator:
     Raises:
         ValueError: If the launch asks for what the loop does not do (sharded parameters).
     """
-    accelerator = Accelerator(mixed_precision=_PRECISIONS[config.precision], **options)
+    # Unless told that it runs on CPUs, Accelerate takes the ranks that torchrun started there for lone processes.
+    no_gpu = None if torch.accelerator.is_available() else True
+    accelerator = Accelerator(mixed_precision=_PRECISIONS[config.precision], cpu=no_gpu, **options)
     if str(accelerator.distributed_type).rsplit(".", 1)[-1] in {"FSDP", "DEEPSPEED", "MEGATRON_LM"}:
         raise ValueError(
             f"the training loop runs on one process or on data-parallel ranks, got {accelerator.distributed_type}; "

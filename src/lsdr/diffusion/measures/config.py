@@ -9,7 +9,7 @@ class MeasureConfig:
 
     samples: int = 256
     """Images generated for the measures of samples (spectrum, diversity, FID, KID)."""
-    sampler_steps: int = 18
+    sampler_steps: int = 12
     """Steps of the Heun sampler that generates them."""
     heldout_images: int = 256
     """Held-out images on which the denoising loss is measured; fewer if there are fewer."""

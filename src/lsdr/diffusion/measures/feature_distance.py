@@ -79,11 +79,15 @@ def feature_distance(
     identity = nn.Identity()
     identity.num_features = real.shape[1]  # type: ignore[assignment]
     size = min(len(real), len(fake), _SUBSET)
-    frechet = FrechetInceptionDistance(feature=identity).to(real.device)
+    # In distributed training one process measures: a metric that waited for the others would wait for ever.
+    frechet = FrechetInceptionDistance(feature=identity, sync_on_compute=False).to(real.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all extracted features")
         kernel = KernelInceptionDistance(
-            feature=identity, subset_size=size, subsets=1 if len(real) == len(fake) == size else subsets
+            feature=identity,
+            subset_size=size,
+            subsets=1 if len(real) == len(fake) == size else subsets,
+            sync_on_compute=False,
         )
     for metric in (frechet, kernel):
         metric.update(real, real=True)
