@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from lsdr.training.diagnose import diagnose
@@ -58,4 +59,9 @@ def investigate(
     everyone = len(event["names"]) == len(chunk["index"]) and finding.direction != "input"
     if event["names"] and not everyone:  # if all are affected, it is not the examples
         event["message"] += f" ({', '.join(event['names'][:3])}{', ...' if len(event['names']) > 3 else ''})"
-    return {**event, "batch": examples["index"].tolist()}
+    event["batch"] = examples["index"].tolist()
+    if alone:
+        return event
+    events: list[dict[str, Any]] = gather_object([event])  # the culprit may be in another rank's share
+    batch = [index for each in events for index in each["batch"]]
+    return {**next((each for each in events if each["module"]), event), "batch": batch}
