@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import toy
 import torch
+import toy
 
 from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation
 from lsdr.training.loop import train

@@ -32,7 +32,8 @@ class TrainDiffusion:
     """Train a diffusion model on images, with or without a regularizer.
 
     Writes into --out: metrics, held-out loss, layer spectra, sample grids, checkpoints, model.safetensors (the final
-    weights), diffusers/ (the averaged weights in diffusers' layout) and report.html. Works under `accelerate launch` and torchrun.
+    weights), diffusers/ (the averaged weights in diffusers' layout) and report.html. Several processes: start it with
+    `accelerate launch` or torchrun.
     """
 
     out: Path = Path("runs/diffusion")

@@ -38,7 +38,7 @@ def investigate(
     # On several ranks the penalty talks to the others, who may replay another number of passes: leave it out there.
     alone = stepper.accelerator.num_processes == 1
     reference: Callable[[], Tensor] | None = None
-    if previous is not None:
+    if previous is not None and trouble.kind == "spike":  # what is not finite needs no comparison
         earlier, chunk = previous[0], stepper.chunks(*previous)[0]
         reference = partial(stepper.replay, earlier, chunk, penalized=alone)
     event: dict[str, Any] = {}
