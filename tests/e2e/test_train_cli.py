@@ -131,6 +131,7 @@ def test_a_folder_is_never_shared_by_two_runs(whole):
     fewer = train(whole, "--resume", "--steps", "10")
     assert fewer.returncode == 2
     assert "24 steps" in fewer.stderr
+    assert runs.read_json(whole / "status.json")["status"] == "finished"  # a refusal changes nothing
     other = train(whole, "--resume", "--lr", "0.5")
     assert other.returncode == 2
     assert "lr" in other.stderr

@@ -89,6 +89,13 @@ def _claim(directory: Path, config: dict[str, Any], *, resume: bool) -> None:
                 f"{directory} holds a run with other options ({'; '.join(differing)}); repeat its options to resume "
                 "it, or name another --out"
             )
+        status = directory / "status.json"
+        taken = runs.read_json(status)["step"] if status.exists() else 0
+        if taken > config["training"]["steps"]:
+            raise ValueError(
+                f"{directory} has taken {taken} steps already, not {config['training']['steps']} as asked for; give "
+                f"--steps {taken} or more, or name another --out"
+            )
     runs.write_json(path, config)
     command = shlex.join(["lsdr", *sys.argv[1:]])
     runs.write_json(directory / "environment.json", {**runs.environment(), "command": command})
