@@ -90,7 +90,7 @@ def _claim(directory: Path, config: dict[str, Any], *, resume: bool) -> None:
                 "it, or name another --out"
             )
         status = directory / "status.json"
-        taken = runs.read_json(status)["step"] if status.exists() else 0
+        taken = runs.read_json(status).get("step", 0) if status.exists() else 0
         if taken > config["training"]["steps"]:
             raise ValueError(
                 f"{directory} has taken {taken} steps already, not {config['training']['steps']} as asked for; give "
