@@ -298,3 +298,11 @@ def test_nothing_is_fetched(experiment):
     assert not re.search(r"""(src|href)=["'](?!data:)""", own)
     assert "url(" not in own
     assert "default-src 'none'" in own
+
+
+def test_the_yardstick_of_feature_distances_is_named(tmp_path, write_experiment):
+    write_experiment(tmp_path)
+    (tmp_path / "extractor.json").write_text('{"task": "rotation", "accuracy": 0.38, "chance": 0.25}')
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "tells quarter turns apart with 38% accuracy" in page
+    assert "guessing gives 25%" in page

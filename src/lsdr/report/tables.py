@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lsdr.report.figures.stability import largest_stable
 from lsdr.report.load import Method, Results, Run
 from lsdr.report.numbers import THIN, count, median, number, percent, ratio, short, wilson
-from lsdr.report.plain import mapping, scalar, sequence
+from lsdr.report.plain import mapping, read_object, scalar, sequence
 from lsdr.report.verdicts import COSTS, Verdict, cost, cost_ratio, unit
 
 _FAILED = ("diverged", "crashed")
@@ -147,8 +147,21 @@ def described(results: Results, found: list[Verdict]) -> list[tuple[str, str]]:
     for name in mapping(results.record.get("measures")):
         text = str(results.about(name).get("description") or "")
         if name in shown and text:
-            rows.append((results.label(name), text))
+            rows.append((results.label(name), text + (_yardstick(results) if name in ("fid", "kid") else "")))
     return rows
+
+
+def _yardstick(results: Results) -> str:
+    """How good the features are that distances between images are measured in."""
+    facts = read_object(results.directory / "extractor.json", [])
+    accuracy, chance = scalar(facts.get("accuracy")), scalar(facts.get("chance"))
+    if not (math.isfinite(accuracy) and math.isfinite(chance)):
+        return ""
+    told = "quarter turns" if facts.get("task") == "rotation" else "classes"
+    return (
+        f" The features are those of a small network that tells {told} apart with {accuracy:.0%} accuracy on images kept "
+        f"from it, where guessing gives {chance:.0%}: the closer the two, the less the distance sees."
+    )
 
 
 def images_in_words(results: Results) -> str:
