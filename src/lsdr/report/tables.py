@@ -159,8 +159,8 @@ def _yardstick(results: Results) -> str:
         return ""
     told = "quarter turns" if facts.get("task") == "rotation" else "classes"
     return (
-        f" The features are those of a small network that tells {told} apart with {accuracy:.0%} accuracy on images kept "
-        f"from it, where guessing gives {chance:.0%}: the closer the two, the less the distance sees."
+        f" The features are those of a small network that tells {told} apart with {accuracy:.0%} accuracy on images "
+        f"kept from it, where guessing gives {chance:.0%}: the closer the two, the less the distance sees."
     )
 
 
