@@ -142,7 +142,8 @@ def test_a_folder_is_never_shared_by_two_runs(whole):
     ("words", "expected"),
     [
         (["--data", "no-such-folder"], "no-such-folder"),
-        (["--data", "digits", "--model", "unet-tinny"], "unet-tinny"),
+        (["--data", "digits", "--model", "unet-tinny"], "did you mean unet-tiny"),
+        (["--data", "digits", "--precision", "fp16"], "bf16"),
         (["--data", "digits", "--batch-size", "100000"], "batch"),
         (["--data", "digits", "--method", "decorelation"], "decorrelation"),
         (["--data", "digits", "--denoiser", "ddpm", "--zero-terminal-snr"], "prediction"),
@@ -155,6 +156,12 @@ def test_wrong_use_is_a_sentence_and_not_a_traceback(tmp_path, words, expected):
     assert "Traceback" not in result.stderr
     again = lsdr("train", "diffusion", *SMALL, "--trackers", "--steps", "1", "--out", tmp_path / "run")
     assert again.returncode == 0, again.stderr  # what failed before it began does not hold the folder
+
+
+def test_a_finished_run_is_not_taken_again(whole):
+    result = train(whole, "--resume")
+    assert result.returncode == 0
+    assert "finished already" in result.stdout
 
 
 def test_the_report_can_be_made_again(whole):

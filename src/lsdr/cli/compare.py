@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lsdr.cli.train import print_left_out
 from lsdr.diffusion.config import DiffusionConfig
 from lsdr.experiments.methods import Method, resolve
 from lsdr.training.config import TrainingConfig
@@ -55,6 +56,8 @@ class CompareDiffusion:
             print(f"report so far: {write_report(self.out)}")
             raise
         page = write_report(self.out)
+        for path in sorted(self.out.glob("*/*/data.json"))[:1]:  # the same for every run
+            print_left_out(path)
         print(f"{_found(self.out)}\n\nreport: {page}")
         statuses = [seed["status"] for method in summary["methods"] for seed in method["seeds"]]
         return 1 if "crashed" in statuses else 0

@@ -55,6 +55,9 @@ class TrainDiffusion:
         self.out.mkdir(parents=True, exist_ok=True)
         with alone(self.out):
             _claim(self.out, {"method": method.name, **to_dict(config)}, resume=self.resume)
+            if _is_finished(self.out, config.training.steps):
+                print(f"{self.out} is finished already, after {config.training.steps} steps")
+                return 0
             return self._train(config, method)
 
     def _train(self, config: DiffusionConfig, method: Method) -> int:
@@ -66,6 +69,7 @@ class TrainDiffusion:
 
         outcome = run(config, method.build(), self.out, show_progress=True)
         if PartialState().is_main_process:
+            print_left_out(self.out / "data.json")
             print(f"{outcome.status} at step {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
             if outcome.status == "interrupted":
                 print("to go on, repeat the command with --resume")
@@ -99,6 +103,21 @@ def _claim(directory: Path, config: dict[str, Any], *, resume: bool) -> None:
     runs.write_json(path, config)
     command = shlex.join(["lsdr", *sys.argv[1:]])
     runs.write_json(directory / "environment.json", {**runs.environment(), "command": command})
+
+
+def _is_finished(directory: Path, steps: int) -> bool:
+    """Whether the run has taken these steps and been measured."""
+    status = directory / "status.json"
+    found = runs.read_json(status) if status.exists() else {}
+    return found.get("status") == "finished" and found.get("step") == steps and (directory / "measures.json").exists()
+
+
+def print_left_out(path: Path) -> None:
+    """Say which files were left out of the data that `path` describes, if any."""
+    problems = runs.read_json(path)["problems"] if path.exists() else []
+    for problem in problems:
+        examples = ", ".join(map(str, problem["examples"][:3])) + ", ..." * (problem["count"] > 3)
+        print(f"left out of the data: {problem['count']} x {problem['kind']} ({examples})")
 
 
 def _fixed(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From options to a task: data, model, denoiser, checked against each other before anything is trained."""
 
+import difflib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,6 +89,10 @@ def build_task(config: DiffusionConfig, data: Data, device: torch.device) -> Dif
         raise ValueError(f"images must be square, got {height}x{width}; give --size to crop them")
     if config.model in MODELS:
         model, scheduler = build_model(config.model, channels, height, classes), None
+    elif not Path(config.model).exists():
+        close = difflib.get_close_matches(config.model, MODELS, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"no preset and no folder {config.model!r}{meant} (presets: {', '.join(MODELS)})")
     else:
         model, scheduler = load_model(Path(config.model), channels=channels, size=height, classes=classes)
     if scheduler is None:

@@ -83,7 +83,7 @@ def compare(
     runs = _ordered([Run.of(out, resolved[spec].name, seed) for spec in methods for seed in seeds])
     cores, devices = _cores(), _devices()
     jobs = jobs or min(len(devices) or cores, len(runs))
-    experiment = _experiment(before, config, resolved, seeds, task, max(1, cores // jobs), out)
+    experiment = _experiment(before, config, resolved, seeds, task, _threads(cores // jobs), out)
 
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
@@ -289,6 +289,12 @@ def _devices() -> list[str]:
     count = load("torch.cuda:device_count")()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return (named.split(",") if named else [str(number) for number in range(count)])[:count]
+
+
+def _threads(share: int) -> int:
+    """Threads a run may use: its share of the processors, or fewer where the user's environment says so."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(share, int(asked)) if asked.isdecimal() else share)
 
 
 def _command() -> str:

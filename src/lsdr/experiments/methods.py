@@ -161,7 +161,10 @@ def _strangers(path: str) -> Method:
         raise ValueError(f"{path} is no function but {function!r}; it must return a tuple of regularizers")
 
     def build() -> tuple[Any, ...]:
-        regularizers = function()
+        try:
+            regularizers = function()
+        except Exception as error:
+            raise ValueError(f"{path} raised {type(error).__name__}: {error}") from error
         if not isinstance(regularizers, tuple) or not all(hasattr(each, "attach") for each in regularizers):
             raise ValueError(f"{path} must return a tuple of regularizers, got {regularizers!r}")
         return regularizers

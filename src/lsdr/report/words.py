@@ -134,7 +134,7 @@ def _primary(row: Verdict) -> Sentence:
     where = " at equal wall-clock" if row.equal_time else ""
     if not math.isfinite(row.effect):
         return Sentence(f"{row.label}{where} could not be compared.")
-    change = f"{row.change} (95 % interval {row.change_interval})"
+    change = f"{row.change} (95 % interval {row.change_interval})" if row.pairs > 1 else row.change
     return Sentence(f"{row.label}{where}: {value} against {baseline}, {change}.", row)
 
 

@@ -29,6 +29,8 @@ from lsdr.training.task import Task
 _PATIENCE = 10
 # Medians of step times repeat to about this: a smaller difference in cost counts as none.
 _CLOCK_NOISE = 0.02
+# No method is so much faster than the baseline: beyond this, the baseline's clock was disturbed.
+_LONGEST = 2
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ class _Run:
         if self.reference is not None and self.equal_step == 0 and self.step >= early and self.recorder.timed:
             local = torch.tensor(self.reference / self.recorder.median_step_seconds, device=self.accelerator.device)
             steps = round(float(self.accelerator.reduce(local, reduction="mean")))
+            steps = min(steps, _LONGEST * self.config.steps)
             near = abs(steps - self.config.steps) <= _CLOCK_NOISE * self.config.steps
             self.equal_step = self.config.steps if near else max(steps, self.step)
 

@@ -234,8 +234,10 @@ def build_accelerator(config: TrainingConfig, **options: Any) -> Accelerator:
     """An Accelerator for this configuration.
 
     Raises:
-        ValueError: If the launch asks for what the loop does not do (sharded parameters).
+        ValueError: If the launch asks for what the loop does not do (sharded parameters), or for fp16 without a GPU.
     """
+    if config.precision == "fp16" and not torch.accelerator.is_available():
+        raise ValueError("precision fp16 needs a GPU, and there is none here; use bf16 or fp32")
     # Unless told that it runs on CPUs, Accelerate takes the ranks that torchrun started there for lone processes.
     no_gpu = None if torch.accelerator.is_available() else True
     accelerator = Accelerator(mixed_precision=_PRECISIONS[config.precision], cpu=no_gpu, **options)
