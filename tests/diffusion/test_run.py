@@ -42,6 +42,19 @@ def config(training=None, **options):
     )
 
 
+def small_unet():
+    return UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -65,16 +78,7 @@ def test_every_kind_of_run_ends_with_finite_measures(tmp_path, options):
 
 
 def test_a_diffusers_folder_is_where_training_can_start(tmp_path):
-    model = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-    )
+    model = small_unet()
     model.save_pretrained(tmp_path / "model")
     outcome = run(config(model=str(tmp_path / "model"), training={"lr": 1e-12}), (), tmp_path / "run")
     assert outcome.status == "finished"
@@ -85,16 +89,7 @@ def test_a_diffusers_folder_is_where_training_can_start(tmp_path):
 def test_a_pipelines_scheduler_decides_the_denoiser(tmp_path):
     from diffusers import DDPMPipeline
 
-    model = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-    )
+    model = small_unet()
     scheduler = DDPMScheduler(prediction_type="v_prediction")
     DDPMPipeline(unet=model, scheduler=scheduler).save_pretrained(tmp_path / "pipeline")
     settings = config(model=str(tmp_path / "pipeline"))

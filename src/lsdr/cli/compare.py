@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lsdr import runs
 from lsdr.cli.train import print_left_out
 from lsdr.diffusion.config import DiffusionConfig
 from lsdr.experiments.methods import Method, resolve
@@ -56,8 +57,9 @@ class CompareDiffusion:
             print(f"report so far: {write_report(self.out)}")
             raise
         page = write_report(self.out)
-        for path in sorted(self.out.glob("*/*/data.json"))[:1]:  # the same for every run
-            print_left_out(path)
+        data = runs.read_json(self.out / "experiment.json")["data"]
+        if data is not None:  # no run came so far as to describe it
+            print_left_out(data)
         print(f"{_found(self.out)}\n\nreport: {page}")
         statuses = [seed["status"] for method in summary["methods"] for seed in method["seeds"]]
         return 1 if "crashed" in statuses else 0

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lsdr.diffusion.config import DiffusionConfig
 from lsdr.experiments.fields import differences, to_dict
 from lsdr.experiments.lock import alone
 from lsdr.experiments.methods import Method, resolve
+from lsdr.experiments.states import read_status
 
 # What a run may be resumed with anew: more steps, other intervals of recording, other means of reading, another guard.
 _MAY_CHANGE = (
@@ -69,7 +71,8 @@ class TrainDiffusion:
 
         outcome = run(config, method.build(), self.out, show_progress=True)
         if PartialState().is_main_process:
-            print_left_out(self.out / "data.json")
+            if outcome.status != "interrupted":
+                print_left_out(runs.read_json(self.out / "data.json"))
             print(f"{outcome.status} at step {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
             if outcome.status == "interrupted":
                 print("to go on, repeat the command with --resume")
@@ -93,8 +96,7 @@ def _claim(directory: Path, config: dict[str, Any], *, resume: bool) -> None:
                 f"{directory} holds a run with other options ({'; '.join(differing)}); repeat its options to resume "
                 "it, or name another --out"
             )
-        status = directory / "status.json"
-        taken = runs.read_json(status).get("step", 0) if status.exists() else 0
+        taken = read_status(directory).get("step", 0)
         if taken > config["training"]["steps"]:
             raise ValueError(
                 f"{directory} has taken {taken} steps already, not {config['training']['steps']} as asked for; give "
@@ -107,15 +109,13 @@ def _claim(directory: Path, config: dict[str, Any], *, resume: bool) -> None:
 
 def _is_finished(directory: Path, steps: int) -> bool:
     """Whether the run has taken these steps and been measured."""
-    status = directory / "status.json"
-    found = runs.read_json(status) if status.exists() else {}
-    return found.get("status") == "finished" and found.get("step") == steps and (directory / "measures.json").exists()
+    found = read_status(directory)
+    return found["status"] == "finished" and found.get("step") == steps and (directory / "measures.json").exists()
 
 
-def print_left_out(path: Path) -> None:
-    """Say which files were left out of the data that `path` describes, if any."""
-    problems = runs.read_json(path)["problems"] if path.exists() else []
-    for problem in problems:
+def print_left_out(data: Mapping[str, Any]) -> None:
+    """Say which files were left out of the data of this description, if any."""
+    for problem in data["problems"]:
         examples = ", ".join(map(str, problem["examples"][:3])) + ", ..." * (problem["count"] > 3)
         print(f"left out of the data: {problem['count']} x {problem['kind']} ({examples})")
 

@@ -71,7 +71,7 @@ class Stepper:
             weight_decay=config.weight_decay,
             fused=accelerator.device.type in ("cpu", "cuda"),
         )
-        self._compiled: bool | None = None if config.compile else False
+        self._unchecked, self._miscompiled = config.compile, False
         if config.compile:
             task.model.compile()
         self.model: nn.Module
@@ -92,10 +92,9 @@ class Stepper:
         Returns:
             Loss and penalty of the whole batch, gradient norm after averaging over ranks (unscaled, before clipping).
         """
-        if self._compiled is None:
+        if self._unchecked:
             self._check_compilation(step, examples)
-        # set_stance leaves compiled code alone by "default".
-        with torch.compiler.set_stance("default" if self._compiled else "force_eager"):
+        with torch.compiler.set_stance("force_eager") if self._miscompiled else nullcontext():
             return self._accumulate(step, examples)
 
     def _accumulate(self, step: int, examples: Mapping[str, Tensor]) -> Gradient:
@@ -136,8 +135,9 @@ class Stepper:
         compiled, plain = gradients
         difference = torch.nn.utils.get_total_norm([a - b for a, b in zip(compiled, plain, strict=True)])
         relative = float(difference / torch.nn.utils.get_total_norm(plain))
-        self._compiled = not relative > _COMPILED_TOLERANCE  # NaN is the guard's business
-        if not self._compiled:
+        self._unchecked = False
+        self._miscompiled = relative > _COMPILED_TOLERANCE  # never for NaN, which is the guard's business
+        if self._miscompiled:
             warnings.warn(
                 f"the compiled model's gradient differs by {relative:.0%} from the uncompiled one's on a batch: "
                 f"torch {torch.__version__} compiles this model wrongly on this machine, so it is trained uncompiled",
