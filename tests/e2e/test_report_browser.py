@@ -2,18 +2,10 @@
 
 import importlib.util
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-_BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(_BROWSER is None, reason="there is no Chromium to open the page with")
-_OPTIONS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--disable-quic",
-]  # fmt: skip
 _EVIL = "</script><img src=x onerror=console.error(1)>"
 
 
@@ -40,39 +32,6 @@ def pages(tmp_path_factory):
     _synthetic().write_experiment(folder / "wide", methods={f"method_number_{n}": 1.0 for n in range(8)}, seeds=1)
     (folder / "wide" / "summary.json").unlink()
     return {name: write_report(folder / name) for name in ("many", "one", "wide")}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=_BROWSER, args=_OPTIONS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Open a page at a width; what it complains about and asks the network for is collected."""
-    opened = []
-
-    def go(path, width, **options):
-        page = browser.new_page(viewport={"width": width, "height": 900}, **options)
-        opened.append(page)
-        page.trouble = []
-        page.on("console", lambda message: page.trouble.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: page.trouble.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith(("file:", "data:", "blob:")) else page.trouble.append(request.url)
-            ),
-        )
-        page.goto(path.as_uri())
-        return page
-
-    yield go
-    for page in opened:
-        page.close()
 
 
 @pytest.mark.parametrize(("name", "width"), [("many", 390), ("many", 1280), ("one", 390), ("one", 1280), ("wide", 390)])
