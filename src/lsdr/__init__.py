@@ -15,14 +15,38 @@ if TYPE_CHECKING:
     from lsdr.diffusion.flow import FlowDenoiser as FlowDenoiser
     from lsdr.diffusion.heun import heun as heun
     from lsdr.fourier.radial_power_spectrum import radial_power_spectrum as radial_power_spectrum
+    from lsdr.inspection.inspect import inspect as inspect
+    from lsdr.layers.attention import query_key as query_key
+    from lsdr.layers.checkpoint.open import open_checkpoint as open_checkpoint
+    from lsdr.layers.operators import layer_operator as layer_operator
     from lsdr.layers.select import select_layers as select_layers
+    from lsdr.linalg.certify import certified_norm as certified_norm
+    from lsdr.linalg.circular import circular_singular_values as circular_singular_values
+    from lsdr.linalg.convolution import convolution_bracket as convolution_bracket
+    from lsdr.linalg.exact import exact_singular_values as exact_singular_values
+    from lsdr.linalg.lanczos import lanczos as lanczos
+    from lsdr.linalg.singular_values import singular_values as singular_values
+    from lsdr.linalg.spectral_density import spectral_density as spectral_density
+    from lsdr.linalg.tracking import Tracker as Tracker
     from lsdr.moments import Moments as Moments
+    from lsdr.monitor.monitor import Monitor as Monitor
+    from lsdr.probes.attention import AttentionProbe as AttentionProbe
     from lsdr.probes.features import FeatureProbe as FeatureProbe
     from lsdr.probes.features import feature_summary as feature_summary
+    from lsdr.probes.gradients import GradientProbe as GradientProbe
+    from lsdr.probes.tracked import TrackedWeightProbe as TrackedWeightProbe
     from lsdr.probes.weights import WeightProbe as WeightProbe
     from lsdr.probes.weights import weight_spectrum as weight_spectrum
+    from lsdr.regularizers.activation_standardization import ActivationStandardization as ActivationStandardization
     from lsdr.regularizers.attach import attach as attach
+    from lsdr.regularizers.lipschitz_bound import lipschitz_bound as lipschitz_bound
     from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation as SpectralDecorrelation
+    from lsdr.regularizers.spectral_normalization import SpectralNormalization as SpectralNormalization
+    from lsdr.regularizers.spectral_penalties import hinge as hinge
+    from lsdr.regularizers.spectral_penalties import log_barrier as log_barrier
+    from lsdr.regularizers.spectral_penalties import spread as spread
+    from lsdr.regularizers.spectral_penalties import target_slope as target_slope
+    from lsdr.regularizers.spectral_penalty import SpectralPenalty as SpectralPenalty
     from lsdr.spectrum import Spectrum as Spectrum
     from lsdr.statistics.condition_number import condition_number as condition_number
     from lsdr.statistics.effective_rank import effective_rank as effective_rank
@@ -34,30 +58,54 @@ if TYPE_CHECKING:
     from lsdr.statistics.stable_rank import stable_rank as stable_rank
 
 _HOMES = {
+    "ActivationStandardization": "lsdr.regularizers.activation_standardization",
+    "AttentionProbe": "lsdr.probes.attention",
     "DDPMDenoiser": "lsdr.diffusion.ddpm",
     "EDMDenoiser": "lsdr.diffusion.edm",
     "FeatureProbe": "lsdr.probes.features",
     "FlowDenoiser": "lsdr.diffusion.flow",
+    "GradientProbe": "lsdr.probes.gradients",
     "Moments": "lsdr.moments",
+    "Monitor": "lsdr.monitor.monitor",
     "SpectralDecorrelation": "lsdr.regularizers.spectral_decorrelation",
+    "SpectralNormalization": "lsdr.regularizers.spectral_normalization",
+    "SpectralPenalty": "lsdr.regularizers.spectral_penalty",
     "Spectrum": "lsdr.spectrum",
+    "TrackedWeightProbe": "lsdr.probes.tracked",
+    "Tracker": "lsdr.linalg.tracking",
     "WeightProbe": "lsdr.probes.weights",
     "attach": "lsdr.regularizers.attach",
+    "certified_norm": "lsdr.linalg.certify",
+    "circular_singular_values": "lsdr.linalg.circular",
     "condition_number": "lsdr.statistics.condition_number",
+    "convolution_bracket": "lsdr.linalg.convolution",
     "ddim": "lsdr.diffusion.ddim",
     "effective_rank": "lsdr.statistics.effective_rank",
     "euler": "lsdr.diffusion.euler",
+    "exact_singular_values": "lsdr.linalg.exact",
     "feature_summary": "lsdr.probes.features",
     "heun": "lsdr.diffusion.heun",
+    "hinge": "lsdr.regularizers.spectral_penalties",
+    "inspect": "lsdr.inspection.inspect",
+    "lanczos": "lsdr.linalg.lanczos",
+    "layer_operator": "lsdr.layers.operators",
+    "lipschitz_bound": "lsdr.regularizers.lipschitz_bound",
     "load_images": "lsdr.data.load",
+    "log_barrier": "lsdr.regularizers.spectral_penalties",
     "marchenko_pastur_edges": "lsdr.statistics.marchenko_pastur",
     "marchenko_pastur_outliers": "lsdr.statistics.marchenko_pastur",
+    "open_checkpoint": "lsdr.layers.checkpoint.open",
     "participation_ratio": "lsdr.statistics.participation_ratio",
     "power_law_exponent": "lsdr.statistics.power_law_exponent",
+    "query_key": "lsdr.layers.attention",
     "radial_power_spectrum": "lsdr.fourier.radial_power_spectrum",
     "select_layers": "lsdr.layers.select",
+    "singular_values": "lsdr.linalg.singular_values",
+    "spectral_density": "lsdr.linalg.spectral_density",
     "spectral_entropy": "lsdr.statistics.spectral_entropy",
+    "spread": "lsdr.regularizers.spectral_penalties",
     "stable_rank": "lsdr.statistics.stable_rank",
+    "target_slope": "lsdr.regularizers.spectral_penalties",
     "weight_spectrum": "lsdr.probes.weights",
 }
 

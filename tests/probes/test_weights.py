@@ -36,7 +36,6 @@ def assert_unchanged(before, model):
         (nn.Linear(7, 3), (3, 7)),
         (nn.Linear(3, 7), (7, 3)),
         (nn.Conv1d(2, 5, 3), (5, 6)),
-        (nn.Conv2d(4, 6, 3, groups=2), (6, 18)),
         (nn.Conv3d(2, 3, 2), (3, 16)),
         (nn.ConvTranspose2d(4, 6, 3), (4, 54)),
         (nn.Embedding(9, 4), (9, 4)),
@@ -52,6 +51,71 @@ def test_against_a_dense_svd_in_float64(layer, shape, dtype):
     assert spectrum.values.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert spectrum.method.startswith("reshape, ")
     assert not spectrum.values.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("layer", [nn.Conv2d(4, 6, 3, groups=2), nn.ConvTranspose1d(4, 6, 3, groups=2)])
+def test_groups_are_blocks(layer, dtype):
+    layer = copy.deepcopy(layer).to(dtype)
+    blocks = layer.weight.detach().double().flatten(1).chunk(2)
+    expected = torch.linalg.svdvals(torch.block_diag(*blocks))
+    spectrum = weight_spectrum(layer)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    torch.testing.assert_close(spectrum.values.double(), expected, rtol=tolerance, atol=0)
+    greatest = max(torch.linalg.matrix_norm(block, 2) for block in blocks)
+    torch.testing.assert_close(spectrum.values[0].double(), greatest, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("layer", [nn.Linear(40, 30), nn.Conv2d(4, 6, 3), nn.Linear(4, 3, dtype=torch.float64)])
+def test_bounds_hold_the_values(layer, precision):
+    spectrum = weight_spectrum(layer, precision=precision)
+    expected = torch.linalg.svdvals(layer.weight.detach().double().flatten(1))
+    for bound in (spectrum.lower, spectrum.upper):
+        assert bound.dtype == layer.weight.dtype
+    assert (spectrum.lower.double() <= expected * (1 + 1e-14)).all()
+    assert (expected * (1 - 1e-14) <= spectrum.upper.double()).all()
+    assert (spectrum.upper <= spectrum.lower * (1 + 1e-3)).all()
+    assert (spectrum.lower <= spectrum.values).all()
+    assert (spectrum.values <= spectrum.upper).all()
+
+
+def test_convolutions_of_an_image():
+    layer = nn.Conv2d(3, 4, 3, padding=1, stride=2)
+    images = torch.eye(3 * 6 * 4, dtype=torch.float64).reshape(-1, 3, 6, 4)
+    for operator, mode in (("circular", "circular"), ("zero_padded", "zeros")):
+        other = nn.Conv2d(3, 4, 3, padding=1, stride=2, bias=False, padding_mode=mode, dtype=torch.float64)
+        other.load_state_dict({"weight": layer.weight})
+        expected = torch.linalg.svdvals(other(images).flatten(1).detach()).float()
+        spectrum = weight_spectrum(layer, operator, (6, 4))
+        torch.testing.assert_close(spectrum.values, expected, rtol=1e-5, atol=1e-6)
+        assert spectrum.method.startswith(f"{operator}, ")
+        assert spectrum.method.count(operator) == 1
+        assert spectrum.values.dtype == torch.float32
+
+
+def test_large_zero_padded_convolutions_give_their_norm():
+    layer = nn.Conv2d(2, 2, 3, padding=1)
+    state = torch.get_rng_state()
+    spectrum = weight_spectrum(layer, "zero_padded", 40)  # 3200 x 3200
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(spectrum.values) == 1
+    assert "Lanczos" in spectrum.method
+    assert spectrum.lower <= spectrum.values <= spectrum.upper <= 1.01 * spectrum.lower
+    circular = weight_spectrum(layer, "circular", 40).values[0]  # zero padding comes close to it from below
+    assert 0.98 * circular < spectrum.values[0] < 1.001 * circular
+    assert torch.equal(weight_spectrum(layer, "zero_padded", 40).upper, spectrum.upper)
+    single = nn.Conv2d(2, 2, 1)  # pixel by pixel: all values are known at any size
+    assert len(weight_spectrum(single, "zero_padded", 40).values) == 3200
+
+
+def test_each_convolution_has_its_own_size():
+    model = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Linear(2, 2), nn.Conv2d(2, 2, 3))
+    spectra = WeightProbe(operator="circular", size={"0": 4, "2": (2, 6)})(model)
+    assert [len(spectrum.values) for spectrum in spectra.values()] == [32, 2, 24]
+    assert [spectrum.method.split(",")[0] for spectrum in spectra.values()] == ["circular", "reshape", "circular"]
+    with pytest.raises(ValueError, match=r"layer '2': 'circular' depends on the size .* size=\(32, 32\)"):
+        WeightProbe(operator="circular", size={"0": 4})(model)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])

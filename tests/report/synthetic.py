@@ -114,6 +114,9 @@ def write_run(run: Path, place: int = 0, seed: int = 0, factor: float = 1.0, sta
     for step in range(0, int(STEPS * share) + 1, 50):
         value = factor * luck * (0.065 + 0.9 * np.exp(-step / 55))
         append_record(run / "evaluations.jsonl", {"step": step, "seconds": pace * step, "heldout_loss": value})
+    for step in range(0, int(STEPS * share) + 1, 50):
+        seen = {f"weights/{layer}/sigma_max": 1.0 + step * rate for layer, rate in (("still", 0.0), ("moving", 0.01))}
+        append_record(run / "monitor.jsonl", {"step": step, **seen, "monitor/share": 0.004})
     for step in (0, int(STEPS * share)):
         append_record(run / "spectra.jsonl", {"step": step, "kind": "weights", "layers": _weights(rng, step, place)})
         append_record(run / "spectra.jsonl", {"step": step, "kind": "features", "layers": _features(rng, step, place)})

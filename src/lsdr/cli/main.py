@@ -10,12 +10,14 @@ import tyro
 
 from lsdr.cli.compare import CompareDiffusion
 from lsdr.cli.demo import Demo
+from lsdr.cli.inspect import Inspect
 from lsdr.cli.report import Report
 from lsdr.cli.train import TrainDiffusion
 
-Command = TrainDiffusion | CompareDiffusion | Report | Demo
+Command = Inspect | TrainDiffusion | CompareDiffusion | Report | Demo
 
 COMMANDS: dict[str, type[Command]] = {
+    "inspect": Inspect,
     "train diffusion": TrainDiffusion,
     "compare diffusion": CompareDiffusion,
     "report": Report,
@@ -28,6 +30,7 @@ lsdr: the spectra of neural networks - look at them, watch them, control them, p
 {commands}
 
 Examples
+  lsdr inspect model.safetensors
   lsdr demo
   lsdr train diffusion --data photos/ --size 32 --method decorrelation --out runs/mine
   lsdr compare diffusion --data patches --methods baseline,decorrelation --seeds 5 --out runs/patches
@@ -39,7 +42,8 @@ Examples
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exit status: 0 done, 1 a run crashed or the one trained diverged, 2 wrong use or bad input, 130 interrupted.
+    Exit status: 0 done, 1 a run crashed, the one trained diverged or a checkpoint has what --fail-on names, 2 wrong
+    use or bad input, 130 interrupted.
 
     Args:
         arguments: The words after `lsdr`; by default those of the process.

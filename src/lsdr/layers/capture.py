@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lsdr.layers.select import Layers, select_called
 
 Receive = Callable[[str, nn.Module, Tensor], None]
+ReceiveCall = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], None]
 
 
 @contextmanager
@@ -51,15 +52,43 @@ def capture(
         yield selected
 
 
+@contextmanager
+def capture_calls(modules: Mapping[str, nn.Module], receive: ReceiveCall) -> Iterator[None]:
+    """Call `receive(name, module, arguments, keywords)` whenever a module has run; otherwise as `capture`.
+
+    For what a module computes from its inputs without a layer of its own, as `nn.MultiheadAttention` its queries.
+
+    Args:
+        modules: Modules by name.
+        receive: Called with the module's name, the module, and what it was called with.
+    """
+
+    def hook(name: str, module: nn.Module, arguments: Any, keywords: dict[str, Any]) -> None:
+        if not _is_recomputation():
+            receive(name, module, arguments, keywords)
+
+    with ExitStack() as handles:
+        for name, module in modules.items():
+            handle = module.register_forward_hook(
+                lambda module, arguments, keywords, output, name=name: hook(name, module, arguments, keywords),
+                with_kwargs=True,
+            )
+            handles.callback(handle.remove)
+        yield
+
+
 def _hook(name: str, receive: Receive) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-        # A graph task runs only within a backward pass: there, a forward is checkpointing's recomputation of one that
-        # was reported before. The compiler cannot trace the question, and compiled code recomputes without hooks.
-        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
-            return
-        receive(name, module, _first_tensor(output, name))
+        if not _is_recomputation():
+            receive(name, module, _first_tensor(output, name))
 
     return hook
+
+
+def _is_recomputation() -> bool:
+    # A graph task runs only within a backward pass: there, a forward is checkpointing's recomputation of one that was
+    # reported before. The compiler cannot trace the question, and compiled code recomputes without hooks.
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _first_tensor(output: Any, name: str) -> Tensor:

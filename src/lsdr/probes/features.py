@@ -3,16 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lsdr.layers.capture import capture
-from lsdr.layers.select import Layers
+from lsdr.layers.select import Layers, select_called
 from lsdr.moments import Moments
+from lsdr.probes.nothing import LayersNotMeasuredError, NothingMeasuredError
 from lsdr.spectrum import Spectrum
+from lsdr.statistics.effective_rank import effective_rank
 
 _CHANNEL_FIRST = (nn.Conv1d, nn.ConvTranspose1d)
 
@@ -34,6 +36,15 @@ class FeatureProbe:
     """
 
     layers: Layers
+    prefix: ClassVar[str] = "features"
+
+    def select(self, model: nn.Module) -> dict[str, nn.Module]:
+        """The layers that would be watched, by name.
+
+        Raises:
+            ValueError: If no layer matches.
+        """
+        return select_called(model, self.layers)
 
     @contextmanager
     def attach(self, model: nn.Module) -> Iterator[Callable[[], dict[str, Moments]]]:
@@ -48,26 +59,35 @@ class FeatureProbe:
 
         Yields:
             A function that returns, during the context or after it, the moments so far of the layers that ran; it
-            raises RuntimeError if none did. They are this rank's: `Moments.all_reduce` adds the other ranks'.
+            raises NothingMeasuredError if none did. They are this rank's: `Moments.all_reduce` adds the other ranks'.
 
         Raises:
-            ValueError: If no layer matches; in the forward pass, if an output has fewer than two dimensions.
+            ValueError: If no layer matches; by the function, if an output has fewer than two dimensions or not always
+                the same channels.
         """
         seen: dict[str, Moments] = {}
+        failed: dict[str, str] = {}
 
         def receive(name: str, module: nn.Module, output: Tensor) -> None:
-            with torch.no_grad():
-                seen.setdefault(name, Moments()).update(_samples(name, module, output.detach()))
+            try:
+                with torch.no_grad():
+                    seen.setdefault(name, Moments()).update(_samples(module, output.detach()))
+            except (TypeError, ValueError) as error:
+                failed[name] = str(error)
 
         with capture(model, self.layers, receive) as selected:
 
             def features() -> dict[str, Moments]:
                 if not seen:
-                    raise RuntimeError(
+                    raise NothingMeasuredError(
                         f"none of the {len(selected)} selected layers ran: run the model inside the context, and with "
                         "torch.compile enter it before the first compiled call"
                     )
-                return {name: Moments().merge(seen[name]) for name in selected if name in seen}
+                good = [name for name in selected if name in seen and name not in failed]
+                measured = {name: Moments().merge(seen[name]) for name in good}
+                if failed:
+                    raise LayersNotMeasuredError(failed, measured)
+                return measured
 
             yield features
 
@@ -116,8 +136,36 @@ def feature_summary(moments: Moments) -> FeatureSummary:
     return FeatureSummary(spectrum, off_diagonal / (channels * (channels - 1)))
 
 
-def _samples(name: str, module: nn.Module, output: Tensor) -> Float[Tensor, "n d"]:
+def feature_values(moments: Moments) -> dict[str, float]:
+    """What to plot of a layer's features while it trains.
+
+    "effective_rank" and "variance" (the trace) of the covariance, "mean_abs_correlation" of the channels, and
+    "dead_units", the channels that never varied: those of a ReLU that is always off, those of zero weights. The rank
+    of features that do not vary is undefined and given as 0. Features that are not finite have none of these, and
+    "nonfinite" says how many channels are to blame. One eigenvalue decomposition of the channels.
+
+    Args:
+        moments: Torch moments of the channels.
+
+    Example:
+        >>> feature_values(Moments.of(torch.tensor([[1.0, -1.0, 5.0], [-1.0, 1.0, 5.0]])))["dead_units"]
+        1.0
+    """
+    variances = moments.detach().covariance().diagonal()
+    bad = int((~variances.isfinite()).sum())
+    if bad:
+        return {"nonfinite": float(bad)}
+    spectrum, correlation = feature_summary(moments)
+    values = {
+        "effective_rank": float(effective_rank(spectrum)) if bool(spectrum.values[0] > 0) else 0.0,
+        "variance": float(variances.double().sum()),
+        "dead_units": float((variances <= 0).sum()),
+    }
+    return values if bool(correlation.isnan()) else {**values, "mean_abs_correlation": float(correlation)}
+
+
+def _samples(module: nn.Module, output: Tensor) -> Float[Tensor, "n d"]:
     if output.ndim < 2:
-        raise ValueError(f"layer {name!r} put out shape {tuple(output.shape)}, expected (N, ..., D) or (N, D, ...)")
+        raise ValueError(f"put out shape {tuple(output.shape)}, expected (N, ..., D) or (N, D, ...)")
     channel = 1 if output.ndim >= 4 or (output.ndim == 3 and isinstance(module, _CHANNEL_FIRST)) else -1
     return output.movedim(channel, -1).flatten(0, -2)

@@ -1,18 +1,28 @@
 """Spectra of weights."""
 
-import copy
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
+from lsdr.layers.operators import Kind, Size, layer_operator
 from lsdr.layers.select import Layers, select_layers
+from lsdr.linalg.block_diagonal import Grouped
+from lsdr.linalg.combine import Sum
+from lsdr.linalg.convolution import Convolution
+from lsdr.linalg.dense import Dense
+from lsdr.linalg.exact import exact_singular_values
+from lsdr.linalg.lanczos import lanczos
+from lsdr.linalg.operator import Adjoint, LinearOperator
+from lsdr.linalg.sliding_kernel import SlidingKernel
 from lsdr.spectrum import Spectrum
 from lsdr.statistics.effective_rank import effective_rank
 from lsdr.statistics.stable_rank import stable_rank
 
+_DENSE_ELEMENTS = 1 << 22  # a matrix of 32 MB in float64
 WEIGHTED = (
     nn.Linear,
     nn.Conv1d,
@@ -31,15 +41,24 @@ class WeightProbe:
     Args:
         layers: Glob, several globs, regular expression or predicate (see `select_layers`).
         types: Classes of layers to measure; each must have a `weight` of two dimensions or more.
+        operator: Which operator of a convolution is meant; see `weight_spectrum`. Other layers have one only.
+        size: Size of the input image, for "circular" and "zero_padded": one for all convolutions, or a mapping from
+            the name of each to its own (the convolutions of a U-Net see images of several sizes).
+        precision: What weights of up to float32 are decomposed in; see `weight_spectrum`.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Conv2d(2, 4, 3))
         >>> {name: len(spectrum.values) for name, spectrum in WeightProbe()(model).items()}
         {'0': 2, '2': 4}
+        >>> WeightProbe("2", operator="circular", size=8)(model)["2"].values.shape
+        torch.Size([128])
     """
 
     layers: Layers = "*"
     types: tuple[type[nn.Module], ...] = WEIGHTED
+    operator: Kind = "reshape"
+    size: Size | Mapping[str, Size] | None = None
+    precision: Literal["float32", "float64"] = "float64"
 
     def __call__(self, model: nn.Module) -> dict[str, Spectrum]:
         """Measure now.
@@ -55,54 +74,72 @@ class WeightProbe:
         """
         spectra = {}
         for name, module in select_layers(model, self.layers, self.types).items():
+            size = self.size.get(name) if isinstance(self.size, Mapping) else self.size
             try:
-                spectra[name] = weight_spectrum(module)
+                spectra[name] = weight_spectrum(module, self.operator, size, self.precision)
             except ValueError as error:
                 raise ValueError(f"layer {name!r}: {error}") from error
         return spectra
 
 
-def weight_spectrum(module: nn.Module) -> Spectrum:
-    r"""Singular values of a layer's weight as a matrix (operator "reshape").
+def weight_spectrum(
+    module: nn.Module,
+    operator: Kind = "reshape",
+    size: Size | None = None,
+    precision: Literal["float32", "float64"] = "float64",
+) -> Spectrum:
+    r"""Singular values of a layer's operator, each with bounds.
+
+    "reshape", the default, is the weight as a matrix:
 
     .. math:: \sigma_k(R), \quad R = W \text{ reshaped to } (d_{out},\; d_{in} \cdot \textstyle\prod \text{kernel})
 
     For a linear layer R is the layer. For a convolution it is the map from one input patch to one output pixel, not
     the convolution itself, whose norm is between that of R and sqrt(kernel size) times it. A transposed convolution
-    stores (in, out, kernel) and is measured as its adjoint, an ordinary convolution from out to in channels: R has
-    `in` rows. A grouped convolution's stored kernel (out, in / groups, kernel) is taken as one matrix, not as blocks.
+    stores (in, out, kernel) and is measured as its adjoint, an ordinary convolution from out to in channels. Groups
+    are blocks: R is block diagonal with one block (out / groups, in / groups * kernel) a group, its values are those
+    of all groups and its norm the greatest of theirs.
 
-    In the units of the weight; not differentiable. All min(R.shape) values, zeros included. Weights of up to float32
-    are squared in float64 on the short side and their eigenvalues taken (error below 2e-8 sigma_1, less than the
-    rounding of float32 weights and many times faster than an SVD); float64 weights get an SVD. Parametrized weights
-    are read on a copy in evaluation mode, so that no power iteration advances.
+    "circular" gives all values of the convolution of a periodic image of the given size. "zero_padded" gives all
+    values of the convolution as the layer applies it where that is a matrix of up to 2^22 elements, and beyond only
+    the largest, by Lanczos, with an upper bound that fails once in a million layers; `method` says which.
 
-    Cost: O(m^2 n + m^3) for R of shape (m, n), m <= n.
+    In the units of the weight; not differentiable. Zeros are included. Parametrized weights are read on a copy in
+    evaluation mode, so that no power iteration advances; adapted layers are measured with their active adapters.
+
+    Cost of "reshape": O(m^2 n + m^3) for R of shape (m, n), m <= n; of a group each.
 
     Args:
-        module: A layer with a `weight` of two dimensions or more.
+        module: A layer with a `weight` of two dimensions or more; see `layer_operator`.
+        operator: Which operator of a convolution is meant.
+        size: Size of the layer's input image, for "circular" and "zero_padded": an int, or one for each dimension.
+        precision: "float64" is accurate to less than the rounding of float32 weights. "float32" is faster, and loses
+            small values; the bounds say how much. Weights in float64 are decomposed in float64 either way.
 
     Returns:
-        Singular values in float32 (float64 for float64 weights), on the weight's device; `method` says how.
+        Singular values in float32 (float64 for float64 weights), on the weight's device, with `lower` and `upper`.
 
     Raises:
-        ValueError: If there is no such weight, it is sharded over ranks, on the meta device, empty or not finite.
+        ValueError: If there is no such weight, it is sharded over ranks, on the meta device, empty or not finite, or
+            the operator needs a size.
 
     Example:
         >>> layer = nn.Linear(2, 2)
         >>> layer.weight = nn.Parameter(torch.tensor([[0.0, 3.0], [4.0, 0.0]]))
         >>> weight_spectrum(layer).values
         tensor([4., 3.])
+        >>> weight_spectrum(nn.Conv2d(1, 1, 3), "circular", size=(4, 4)).upper.shape
+        torch.Size([16])
     """
-    with torch.no_grad():
-        weight = _read(module)
-        matrix = weight.flatten(1).float() if weight.dtype.itemsize < 4 else weight.flatten(1)
-        if not bool(matrix.isfinite().all()):
-            bad = int((~matrix.isfinite()).sum())
-            raise ValueError(f"{bad} of {matrix.numel()} weights are nan or infinite: no spectrum")
-        with torch.autocast(device_type=matrix.device.type, enabled=False):
-            values, method = _singular_values(matrix)
-    return Spectrum.of(values, method=f"reshape, {method}")
+    found = layer_operator(module, operator, size)
+    _check_finite(found)
+    if isinstance(found, Convolution) and math.prod(found.shape) > _DENSE_ELEMENTS and not found.disjoint():
+        start = torch.Generator().manual_seed(0)  # the same bounds every time, and nothing drawn from the run's own
+        spectrum = lanczos(found.to_float64(), tolerance=1e-3, failure=1e-6, generator=start)
+    else:
+        spectrum = exact_singular_values(found, precision)
+    kind = operator if isinstance(found, SlidingKernel) else "reshape"
+    return _stored(spectrum, found, f"{kind}, {spectrum.method.removeprefix(f'{kind}, ')}")
 
 
 def weight_statistics(module: nn.Module) -> dict[str, float | None]:
@@ -132,37 +169,31 @@ def weight_statistics(module: nn.Module) -> dict[str, float | None]:
     return {"sigma_max": largest, "stable_rank": ranks[0], "effective_rank": ranks[1]}
 
 
-def _read(module: nn.Module) -> Tensor:
-    """The weight, without advancing whatever computes it."""
-    if is_parametrized(module, "weight"):
-        parametrizations: Any = module.parametrizations
-        computed = copy.deepcopy(parametrizations["weight"]).eval()
-        device = computed.original.device if hasattr(computed, "original") else computed.original0.device
-        # A parametrization may draw random numbers; a measurement leaves the generators as they were.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            weight = computed()
-    else:
-        weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim < 2:
-        shape = tuple(weight.shape) if isinstance(weight, Tensor) else None
-        raise ValueError(
-            f"{type(module).__name__} needs a weight of two dimensions or more, got "
-            f"{'none' if shape is None else f'shape {shape}'}: select other layers"
-        )
-    if hasattr(weight, "full_tensor"):
-        raise ValueError("the weight is sharded over ranks (DTensor), so its spectrum is not here: gather it first")
-    if weight.is_meta or not weight.numel():
-        raise ValueError(f"the weight of shape {tuple(weight.shape)} on {weight.device} holds no values")
-    return weight
+def _check_finite(operator: LinearOperator) -> None:
+    """Find the layer's own weight in its operator and count what is no number there."""
+    while isinstance(operator, Adjoint | Sum):  # of an adapted layer the base; the factors are found out later
+        operator = operator.of if isinstance(operator, Adjoint) else operator.operators[0]
+    if isinstance(operator, Dense | Grouped | SlidingKernel):
+        weight = operator.weight if operator.weight.dtype.itemsize >= 4 else operator.weight.float()
+        bad = int((~weight.isfinite()).sum())
+        if bad:
+            raise ValueError(f"{bad} of {weight.numel()} weights are nan or infinite: no spectrum")
 
 
-def _singular_values(matrix: Tensor) -> tuple[Tensor, str]:
-    if matrix.dtype == torch.float64:
-        # Squaring would lose everything below 1e-8 of the largest.
-        return torch.linalg.svdvals(matrix), "SVD in float64"
-    if matrix.device.type == "mps":  # has no float64
-        matrix = matrix.cpu()
-    wide = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T).double()
-    scale = wide.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
-    eigenvalues = torch.linalg.eigvalsh((wide / scale) @ (wide / scale).T)
-    return (eigenvalues.clamp_min(0).sqrt() * scale).float(), "Gram matrix in float64"
+def _stored(spectrum: Spectrum, operator: LinearOperator, method: str) -> Spectrum:
+    """The spectrum in the operator's type on its device; bounds are rounded outwards."""
+
+    def moved(values: Tensor, towards: float) -> Tensor:
+        rounded = values.to(operator.dtype)
+        beyond = rounded.double() < values if towards > 0 else rounded.double() > values
+        wider = torch.where(beyond, torch.nextafter(rounded, torch.full_like(rounded, towards)), rounded)
+        return wider.to(operator.device)
+
+    return Spectrum(
+        spectrum.values.to(operator.dtype).to(operator.device),
+        spectrum.kind,
+        method,
+        None if spectrum.lower is None else moved(spectrum.lower, -math.inf).clamp_min(0),
+        None if spectrum.upper is None else moved(spectrum.upper, math.inf),
+        None if spectrum.residual is None else moved(spectrum.residual, math.inf),
+    )

@@ -29,6 +29,7 @@ class Run:
     evaluations: dict[str, Array]
     events: list[dict[str, Any]]
     spectra: list[dict[str, Any]]
+    monitored: list[dict[str, Any]]
     measures: dict[str, float]
     curves: dict[str, Any]
 
@@ -161,6 +162,7 @@ def _load_run(folder: Path, method: str, seed: int | None, notes: list[str]) -> 
         evaluations=columns(folder / "evaluations.jsonl", _EVALUATIONS, notes),
         events=list(records(folder / "events.jsonl", notes)),
         spectra=list(records(folder / "spectra.jsonl", notes)),
+        monitored=list(records(folder / "monitor.jsonl", notes)),
         measures={name: number for name, value in measures.items() if np.isfinite(number := scalar(value))},
         curves=read_object(folder / "curves.json", notes),
     )

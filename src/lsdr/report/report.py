@@ -15,6 +15,7 @@ from lsdr.report.figures.measures import effects_plot, seed_plots
 from lsdr.report.figures.power import power_plot
 from lsdr.report.figures.stability import lr_plot
 from lsdr.report.figures.style import pens
+from lsdr.report.figures.watched import watched_plots
 from lsdr.report.load import Results, load
 from lsdr.report.samples import final_samples, progress
 from lsdr.report.verdicts import by_method, verdicts
@@ -99,6 +100,7 @@ def _content(results: Results) -> dict[str, Any]:
         "progress": progress(results, notes),
         "power": power,
         "weights": layer_plots(results, "weights"),
+        "watched": watched_plots(results),
         "layers": {kind: layer_names(results, kind) for kind in ("weights", "features")},
         "features": [*layer_plots(results, "features"), *eigenvalue_plots(results)],
         "sensitivity": seed_plots(results, _SENSITIVITY),

@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lsdr.spectrum import Spectrum
 
 _BLOCK = 1 << 22  # entries of the (candidates, values) table held at once: 32 MB
+_STRIDE = 16  # of so many values one is looked at first
+_AT_ONCE = 32  # candidates looked at in full together
+_ROUNDING = 1e-12  # the same gap, computed in another place of a vector, may differ in its last bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ def power_law_exponent(spectrum: Spectrum) -> PowerLaw:
 
     Convention: sigma squared (the exponent of sigma itself is 2 alpha - 1). The tail starts at the value whose fit has
     the smallest Kolmogorov-Smirnov distance to the data. Dimensionless, above 1; invariant to scale. Standard error
-    (alpha - 1) / sqrt(count); biased upwards by O(1 / count). O(K^2), once, on the CPU in float64.
+    (alpha - 1) / sqrt(count); biased upwards by O(1 / count). At most O(K^2), once, on the CPU in float64.
 
     Read it with care: it always returns a number, of a spectrum without a power law too (look at `distance` and
     `count`); above 8 the tail is no power law; it depends on the aspect ratio of the matrix (arXiv 2506.06280); and it
@@ -80,17 +83,34 @@ def _best_tail(logs: Float[Tensor, "k"]) -> tuple[int, float]:
             f"a power law needs two different positive values at least, got {len(logs)} positive, all equal"
         )
     sums = logs.cumsum(0)
+    # The distance at some of the values is a lower bound of the distance: most tails need no more to be ruled out.
+    some = torch.arange(0, len(logs), _STRIDE)
+    blocks = candidates.split(max(1, _BLOCK // len(some)))
+    bounds, order = torch.cat([_distances(logs, sums, block, some) for block in blocks]).sort(stable=True)
+    candidates = candidates[order]
+    every = torch.arange(len(logs))
+    size = max(1, min(_AT_ONCE, _BLOCK // len(logs)))
     best, smallest = 0, float("inf")
-    for block in candidates.split(max(1, _BLOCK // len(logs))):
-        count = (block + 1)[:, None].double()
-        rise = logs[None, :] - logs[block][:, None]
-        slope = count / (sums[block][:, None] - count * logs[block][:, None])
-        fitted = -torch.expm1(-slope * rise)
-        # In ascending order the i-th largest value is the (last - i)-th: the step goes from below/count up to +1/count.
-        below = (block[:, None] - torch.arange(len(logs))[None, :]).double()
-        gaps = torch.maximum((fitted - below / count).abs(), ((below + 1) / count - fitted).abs())
-        distances = torch.where(below >= 0, gaps, 0).amax(1)
+    for start in range(0, len(candidates), size):
+        if float(bounds[start]) > smallest + _ROUNDING:
+            break
+        block = candidates[start : start + size]
+        distances = _distances(logs, sums, block, every)
         index = int(distances.argmin())
-        if distances[index] < smallest:
+        if (float(distances[index]), int(block[index])) < (smallest, best):
             best, smallest = int(block[index]), float(distances[index])
     return best, smallest
+
+
+def _distances(
+    logs: Float[Tensor, "k"], sums: Float[Tensor, "k"], tails: Int[Tensor, "c"], points: Int[Tensor, "p"]
+) -> Float[Tensor, "c"]:
+    """Largest gap, at these points, between each tail (given by its last index) and the power law fitted to it."""
+    count = (tails + 1)[:, None].double()
+    rise = logs[points][None, :] - logs[tails][:, None]
+    slope = count / (sums[tails][:, None] - count * logs[tails][:, None])
+    fitted = -torch.expm1(-slope * rise)
+    # In ascending order the i-th largest value is the (last - i)-th: the step goes from below/count up to +1/count.
+    below = (tails[:, None] - points[None, :]).double()
+    gaps = torch.maximum((fitted - below / count).abs(), ((below + 1) / count - fitted).abs())
+    return torch.where(below >= 0, gaps, 0).amax(1)

@@ -41,6 +41,9 @@ class TrainingConfig:
     """Steps between held-out evaluations."""
     sample_every: int = 500
     """Steps between sample grids and layer spectra; 0 for the end only."""
+    monitor_every: int = 50
+    """Steps between looks at the weights' largest singular values and stable ranks while they train, kept within 1% of
+    the training time by looking at fewer layers or less often; 0 for none."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
     keep: int = 2
@@ -56,7 +59,7 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup", "workers", "sample_every", "clip", "weight_decay"):
+        for name in ("warmup", "workers", "sample_every", "monitor_every", "clip", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not self.lr > 0:

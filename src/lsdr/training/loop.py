@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lsdr import runs
+from lsdr.monitor.monitor import Monitor
 from lsdr.regularizers.regularizer import Regularizer
 from lsdr.training import checkpoint as checkpoints
 from lsdr.training.config import TrainingConfig
@@ -54,8 +56,8 @@ def train(
 ) -> Outcome:
     """Train, or go on with, the run in `directory`.
 
-    Writes metrics.jsonl, evaluations.jsonl, spectra.jsonl, events.jsonl, samples/, checkpoints/, snapshots/ and
-    status.json there. With checkpoints present the run goes on from the newest; on a CPU the weights then end bitwise
+    Writes metrics.jsonl, evaluations.jsonl, spectra.jsonl, monitor.jsonl, events.jsonl, samples/, checkpoints/,
+    snapshots/ and status.json there. With checkpoints present the run goes on from the newest; on a CPU the weights then end bitwise
     equal to those of a run that was never interrupted.
 
     Args:
@@ -90,6 +92,8 @@ class _Run:
         self.skipped: set[int] = set()
         self.last_loss, self.in_a_row = 0.0, 0
         self.previous: tuple[int, dict[str, Tensor]] | None = None
+        every = self.config.monitor_every
+        self.monitor = Monitor(stepper.plain, every=every, log=recorder.monitored) if every else None
 
     def go(self, interrupted: Callable[[], bool], on_step: Callable[[int, Gradient], None] | None) -> Outcome:
         if self.step == 0:
@@ -105,7 +109,8 @@ class _Run:
             examples = next(batches)
             gradient = None
             if self.step not in self.skipped:
-                gradient = self.stepper.gradient(self.step, examples)
+                with self.monitor.at(self.step) if self.monitor else nullcontext():
+                    gradient = self.stepper.gradient(self.step, examples)
                 trouble = self._check(gradient)
                 if self.guard.gradient_spike is not None:
                     self.recorder.event(self.guard.gradient_spike.to_event("none"))
@@ -200,8 +205,12 @@ class _Run:
                 "optimizer": checkpoints.optimizer_tensors(self.stepper.optimizer, self.stepper.plain),
                 "regularizers": self.stepper.penalty.state_dict(),
             }
+            watched = self.monitor.state_dict() if self.monitor else {"tensors": {}, "numbers": None}
+            if watched["tensors"]:
+                tensors["monitor"] = watched["tensors"]
             state = {
                 "step": self.step,
+                "monitor": watched["numbers"],
                 "guard": self.guard.state_dict(),
                 "skipped": sorted(self.skipped),
                 "rollbacks": self.rollbacks,
@@ -227,6 +236,8 @@ class _Run:
         checkpoints.load_optimizer_tensors(self.stepper.optimizer, self.stepper.plain, found.tensors["optimizer"])
         self.stepper.penalty.load_state_dict(dict(found.tensors.get("regularizers", {})))
         state = found.state
+        if self.monitor is not None and state.get("monitor"):
+            self.monitor.load_state_dict({"numbers": state["monitor"], "tensors": found.tensors.get("monitor", {})})
         self._check_steps(state)
         self.guard.load_state_dict(state["guard"])
         self.step, self.equal_step = state["step"], state["equal_step"]

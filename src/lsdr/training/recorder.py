@@ -23,7 +23,7 @@ from lsdr.training.config import TrainingConfig
 from lsdr.training.stepper import Gradient, Stepper
 
 _FEATURES = ("effective_rank", "participation_ratio", "mean_abs_correlation", "values")
-_FILES = ("metrics.jsonl", "evaluations.jsonl", "spectra.jsonl", "events.jsonl")
+_FILES = ("metrics.jsonl", "evaluations.jsonl", "spectra.jsonl", "monitor.jsonl", "events.jsonl")
 
 
 class Recorder:
@@ -122,6 +122,12 @@ class Recorder:
                 moments = probe()
             features = {name: _feature_statistics(state) for name, state in moments.items()}
             runs.append_record(path, {"step": step, "kind": "features", "layers": features})
+
+    def monitored(self, values: Mapping[str, float], step: int) -> None:
+        """Record what the monitor saw in a turn."""
+        if self.accelerator.is_main_process:
+            runs.append_record(self.directory / "monitor.jsonl", {"step": step, **values})
+        self._track(values, step)
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Record what the guard found."""

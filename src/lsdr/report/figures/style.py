@@ -15,7 +15,8 @@ from lsdr.report.thin import Array, middle, thin
 DATA = "#000000"
 """Colour of what is real, in every plot; the page's style turns it light on a dark ground."""
 # Okabe & Ito (2008), told apart by the colour-blind; black is the data's, and yellow cannot be read on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Colours of what is compared, in order."""
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _GRID = "#e3e7ec"
@@ -67,7 +68,7 @@ def pens(results: Results) -> dict[str, Pen]:
     """Each method's pen: the baseline first, so that it looks alike in every report."""
     names = sorted((method.name for method in results.methods), key=lambda name: name != results.baseline)
     return {
-        name: Pen(_COLOURS[place % len(_COLOURS)], _DASHES[place // len(_COLOURS) % len(_DASHES)], f"m{place}")
+        name: Pen(COLOURS[place % len(COLOURS)], _DASHES[place // len(COLOURS) % len(_DASHES)], f"m{place}")
         for place, name in enumerate(names)
     }
 

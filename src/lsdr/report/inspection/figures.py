@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lsdr.report.figures.style import Key, Plot, canvas, finish, safe
+from lsdr.report.figures.style import COLOURS, Key, Plot, canvas, finish, safe
 from lsdr.report.plain import mapping, scalar
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _PANELS = (
     ("sigma_max", "Largest singular value", "σ max", True,
      "How much the weight, as a matrix, can amplify. Look for layers that stand above the others of their colour."),
@@ -60,7 +59,7 @@ def _over_depth(
     figure = canvas("layer, in model order", axis, log_y=log and _wide([value for _, _, value in points]))
     for number, kind in enumerate(kinds):
         chosen = [point for point in points if str(point[1].get("kind") or "layer") == kind]
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         x, y = _whiskers(chosen) if statistic == "sigma_max" else ([], [])
         if x:
             figure.add_scatter(
@@ -74,7 +73,7 @@ def _over_depth(
             hovertemplate=f"%{{text}}<br>{axis} %{{y:.4~g}}<extra></extra>",
         )  # fmt: skip
     keys = [
-        Key(kind, _COLOURS[number % len(_COLOURS)], "solid", f"k{number}" if len(kinds) > 1 else "")
+        Key(kind, COLOURS[number % len(COLOURS)], "solid", f"k{number}" if len(kinds) > 1 else "")
         for number, kind in enumerate(kinds)
     ]
     alt = f"{title} of {len(points)} layers against depth."

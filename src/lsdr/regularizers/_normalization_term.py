@@ -1,0 +1,197 @@
+"""The attached side of `SpectralNormalization`: measure, then scale."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lsdr.layers.operators import Size, layer_operator
+from lsdr.regularizers._gains import Gains
+from lsdr.regularizers._largest import largest_of_blocks, largest_of_operator
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+# Each attempt aims as far below as the last one was above; rounding to bfloat16 takes two or three.
+_ATTEMPTS = 100
+
+
+class NormalizationTerm:
+    """What an attached `SpectralNormalization` remembers; as a penalty it is zero."""
+
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Module],
+        bounds: Mapping[str, float],
+        size: Size | Mapping[str, Size] | None,
+        soft: bool,
+        learnable: bool,
+        tolerance: float,
+    ):
+        self.values: dict[str, Tensor] = {}
+        self.measured: dict[str, float] = {}
+        """The norms that the last projection found, before it scaled."""
+        self.gains: Gains | None = None
+        self._layers = dict(layers)
+        self._weights = {name: _plain_weight(name, module) for name, module in layers.items()}
+        self._bounds, self._size, self._soft, self._tolerance = dict(bounds), size, soft, tolerance
+        self._vectors: dict[str, Tensor] = {}
+        self._seed = 0
+        with torch.no_grad():
+            if learnable:
+                norms = self._measure(list(self._weights))
+                initial = {name: min(norm, self._bounds[name]) for name, norm in norms.items()}
+                self.gains = Gains(self._weights, {k: v if math.isfinite(v) else 0.0 for k, v in initial.items()})
+            self._scale()
+
+    def __call__(self, **context: Any) -> Float[Tensor, ""]:
+        """Nothing is added to the loss."""
+        return torch.zeros((), device=next(iter(self._weights.values())).device)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The learned gains, for an optimiser; empty if the gain is fixed."""
+        return [] if self.gains is None else list(self.gains.parameters.values())
+
+    def project_(self) -> None:
+        """Scale the layers.
+
+        Raises:
+            RuntimeError: If gains are to be learned and no optimiser holds them.
+        """
+        if self.gains is not None:
+            self.gains.check_optimized()
+        self._scale()
+
+    @contextmanager
+    def observe(self) -> Iterator[None]:
+        """Nothing is collected from forward passes."""
+        yield
+
+    def observed(self) -> int:
+        """Nothing is."""
+        return 0
+
+    def forget(self) -> None:
+        """Nothing is kept from forward passes."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The vectors that the next measurement starts from, and the gains."""
+        state = {f"vectors/{name}": vectors for name, vectors in self._vectors.items()}
+        if self._vectors:
+            state["seed"] = torch.tensor(self._seed)
+        if self.gains is not None:
+            state |= {f"gain/{name}": gain.detach() for name, gain in self.gains.parameters.items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: If it is of other layers or of another kind of gain.
+        """
+        gains = {} if self.gains is None else self.gains.parameters
+        wanted = {f"gain/{name}" for name in gains}
+        known = wanted | {"seed"} | {f"vectors/{name}" for name in self._layers}
+        if not wanted <= state.keys() <= known:
+            differing = sorted((wanted - state.keys()) | (state.keys() - known))
+            raise ValueError(f"the state is of another spectral normalization: entries {differing} do not fit")
+        self._seed = int(state.get("seed", 0))
+        self._vectors = {
+            name: state[f"vectors/{name}"].to(self._weights[name].device, copy=True)
+            for name in self._layers
+            if f"vectors/{name}" in state
+        }
+        with torch.no_grad():
+            for name, gain in gains.items():
+                gain.copy_(state[f"gain/{name}"])
+
+    @torch.no_grad()
+    def _scale(self) -> None:
+        self.measured = self._measure(list(self._weights))
+        for name, norm in self.measured.items():
+            if not (math.isfinite(norm) and norm > 0):
+                continue
+            target = self._target(name, norm)
+            slack = self._tolerance / 2
+            if norm > target * (1 + slack) or (norm < target * (1 - slack) and not self._soft):
+                self._scale_layer(name, norm, target)
+
+    def _target(self, name: str, norm: float) -> float:
+        bound = self._bounds[name]
+        if self.gains is None:
+            return bound
+        gain = self.gains.parameters[name]
+        value = float(gain.detach())
+        if value == 0:  # a layer that was zeros until now: its first norm is its gain
+            value = norm
+        # A gain that an optimiser takes to zero or beyond would end there: no gradient leads back.
+        value = min(max(value, self._tolerance * min(norm, bound)), bound)
+        gain.detach().fill_(value)
+        return value
+
+    def _scale_layer(self, name: str, norm: float, target: float) -> None:
+        weight = _local(self._weights[name])
+        if weight.dtype.itemsize >= 4:
+            weight.mul_(target / norm)
+            return
+        original = weight.float()
+        aim = target
+        for _ in range(_ATTEMPTS):
+            weight.copy_(original * (aim / norm))
+            (found,) = self._measure([name]).values()
+            if found <= target * (1 + self._tolerance / 2):
+                return
+            aim *= target / found
+        raise RuntimeError(
+            f"layer {name!r}: rounding to {weight.dtype} keeps its norm above {target:g}, last {found:g}; "
+            "allow a larger tolerance or keep the weights in float32"
+        )
+
+    def _measure(self, names: list[str]) -> dict[str, float]:
+        """The layers' norms: those of matrices together with one synchronisation."""
+        found: dict[str, float] = {}
+        waiting: dict[str, Tensor] = {}
+        for name in names:
+            module, weight = self._layers[name], _full(self._weights[name])
+            if self._size is None or not isinstance(module, _CONVOLUTIONS):
+                groups = module.groups if isinstance(module, _CONVOLUTIONS) else 1
+                waiting[name] = largest_of_blocks(weight.unflatten(0, (groups, -1)).flatten(2), self._tolerance)
+                continue
+            self._seed += 1
+            size = self._size.get(name) if isinstance(self._size, Mapping) else self._size
+            operator = layer_operator(module, "zero_padded", size, weight=weight)
+            found[name], vectors = largest_of_operator(
+                operator, self._vectors.get(name), self._tolerance, seed=self._seed
+            )
+            if vectors is not None:
+                self._vectors[name] = vectors
+        devices = {value.device for value in waiting.values()}
+        for device in devices:
+            on_device = {name: value for name, value in waiting.items() if value.device == device}
+            found |= dict(zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True))
+        return {name: found[name] for name in names}
+
+
+def _plain_weight(name: str, module: nn.Module) -> nn.Parameter:
+    weight = module._parameters.get("weight")
+    if weight is None or weight.ndim < 2:
+        why = "is parametrized" if hasattr(module, "parametrizations") else "has no weight of two dimensions or more"
+        raise ValueError(
+            f"layer {name!r} ({type(module).__name__}) {why}, so there is none to scale in place: leave it out, or "
+            "remove the parametrization with torch.nn.utils.parametrize.remove_parametrizations"
+        )
+    if weight.is_meta or not weight.numel() or not weight.is_floating_point():
+        raise ValueError(f"layer {name!r}: a weight of {weight.dtype} on {weight.device} cannot be scaled")
+    return weight
+
+
+def _full(weight: Tensor) -> Tensor:
+    """All of a weight, gathered if it is sharded."""
+    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight.detach()
+
+
+def _local(weight: Tensor) -> Tensor:
+    """The part of a weight that is here, to be changed in place."""
+    return weight.to_local() if hasattr(weight, "to_local") else weight.detach()
