@@ -248,7 +248,8 @@ def plant(fault: str, case: Case, folder: Path) -> tuple[Path, str] | None:
         prefix = "ema." if kind == "ema_divergence" else ""
         rows = [row for row in inspect(case.path).layers if row["kind"] in ("linear", "conv2d")]
         # In a few dimensions every direction is near another: nothing to find.
-        wide = [row for row in rows if row["sigma_max"] and min(row["matrix"]) >= 16]
+        least = 32 if kind == "intruder_dimensions" else 16
+        wide = [row for row in rows if row["sigma_max"] and min(row["matrix"]) >= least]
         names = [f"{prefix}{row['name'].removeprefix('model.') if prefix else row['name']}.weight" for row in wide]
         names = [name for name in names if name in state]
     if not names:

@@ -56,6 +56,20 @@ def test_a_float32_gram_matrix_is_no_bound_where_this_is_one():
     assert below > 5
 
 
+def test_sums_that_round_all_one_way_are_covered():
+    """1 and many small numbers: each square is lost below half a unit of the last place, or counts double above it."""
+    for squared in (0.98, 1.02):
+        row = torch.full((4000,), (squared * 2.0**-53) ** 0.5, dtype=torch.float64)
+        row[0] = 1
+        norm = sum(Fraction(x) ** 2 for x in row.tolist())
+        column = row[:300]
+        both = {1: (row.view(1, -1), norm), 300: (column[:, None].expand(300, 300), None)}
+        for count, (matrix, square) in both.items():
+            square = square or count * sum(Fraction(x) ** 2 for x in column.tolist())
+            spectrum = certified_norm(matrix)
+            assert Fraction(spectrum.lower.item()) ** 2 <= square <= Fraction(spectrum.upper.item()) ** 2
+
+
 @pytest.mark.parametrize("scale", [1e-315, 1e-300, 1e-30, 1e30, 1e300])
 def test_any_scale(scale):
     matrix = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * scale

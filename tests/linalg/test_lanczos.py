@@ -104,6 +104,16 @@ def test_where_the_space_is_exhausted_there_are_further_starts():
         assert int(spectrum.method.split()[1]) == steps, kind
 
 
+def test_an_exhausted_space_is_not_taken_for_all_there_is():
+    """One direction of 400 is longer by 1e-5, and of that float32 sees less than its rounding."""
+    matrix = torch.eye(400)
+    matrix[0, 0] += 1e-5
+    for seed in range(5):
+        spectrum = lanczos(Dense(matrix), generator=torch.Generator().manual_seed(seed))
+        assert int(spectrum.method.split()[1]) <= 8
+        assert spectrum.upper.item() >= 1 + 1e-5
+
+
 def test_a_zero_operator_is_zero():
     for shape in ((5, 3), (3, 5), (1, 1)):
         spectrum, vector = lanczos_vector(Dense(torch.zeros(shape)))

@@ -71,6 +71,20 @@ def test_the_error_of_a_float32_gram_matrix_is_measured(monkeypatch):
     assert spectrum.upper[0] / spectrum.lower[0] - 1 > 1e-4
 
 
+def test_an_error_of_rank_one_is_measured_in_full(monkeypatch):
+    """The hardest error to see in random directions, along the top vector, where it counts."""
+    for seed in range(20):
+        matrix = gaussian((30, 70), seed).float()
+        vector = torch.linalg.svd(matrix)[0][:, 0]
+
+        def spoiled(wide, dtype, vector=vector):
+            gram, factor = lower_gram(wide, dtype)
+            return gram + 0.1 * gram[0, 0] * torch.outer(vector, vector), factor
+
+        monkeypatch.setattr("lsdr.linalg.singular_values.lower_gram", spoiled)
+        assert_contains(singular_values(matrix, "float32"), torch.linalg.svdvals(matrix.double()))
+
+
 @pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e-15, 1e15, 1e30, 2e37])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_any_scale(scale, precision):

@@ -29,8 +29,8 @@ def delta(
     .. math:: \max_j |\langle u', u_j \rangle| < 0.5
 
     over all left singular vectors u_j of the base. Where the base's singular values lie close together, a change of
-    some size turns its vectors among themselves, and full fine-tuning makes "intruders" of that sort too (of ten small
-    networks trained on at the full learning rate, three had some). What sets those of another origin apart is that the
+    some size turns its vectors among themselves, and full fine-tuning makes "intruders" of that sort too (three of nine
+    small networks that were trained on at the full learning rate). What sets those of another origin apart is that the
     base hardly uses their direction: **new directions** are the intruders with
 
     .. math:: \|W_0^\top u'\| < 0.5\, \sigma'

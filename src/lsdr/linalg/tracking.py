@@ -52,8 +52,9 @@ class Tracker:
     The first time, a layer is started cold by `lanczos_vector` (one value) or a block Krylov space (several). Later
     updates are warm: one product with A'A a step, made of one read of the weight. Each value comes with
 
-    - `lower`: the value itself less an allowance for rounding, 4 u sqrt(max(m, n)); the singular values of A'A V never
-      exceed the squared singular values of A;
+    - `lower`: the value itself less an allowance for rounding, 4 u sqrt(max(m, n)) of the largest, statistical and not
+      a proof (with TF32 switched on for matrix products, several values on a GPU are less exact than that); the
+      singular values of A'A V never exceed the squared singular values of A;
     - `upper`: from the Frobenius norm of the same pass, :math:`\sigma_j^2 \le |A|_F^2 - \sum_{i \ne j} \sigma_i^2` and
       :math:`j \sigma_j^2 \le |A|_F^2 - \sum_{i > j} \sigma_i^2`: rigorous but for rounding, and loose unless the rank
       is low. After a cold start Lanczos' own bound, which is tight. None for an operator that is not a matrix;
@@ -62,7 +63,8 @@ class Tracker:
       there.
 
     Weights are held by reference and read as they are at each update; nothing is copied, nothing is stacked, and
-    neither the weights, autograd nor torch's global generator notice. On a GPU an update is one synchronisation.
+    neither the weights, autograd nor torch's global generator notice. On a GPU a warm update is one synchronisation.
+    Weights may be DTensors (FSDP2, tensor parallelism): see `lsdr.linalg.sharded`; all processes call alike.
 
     A weight of zeros has the value 0; once it is not zero any more it is started cold. A weight with nan or infinite
     entries goes to `broken` and is started cold once it is finite again.
@@ -121,7 +123,8 @@ class Tracker:
     def vectors(self) -> dict[str, Float[Tensor, "k n"]]:
         """Right singular vectors of the started layers, one a row, largest first; views that the next update changes.
 
-        Of the weight flattened in the order of its dimensions, whatever order it is stored in.
+        Of the weight flattened in the order of its dimensions, whatever order it is stored in. Left singular vectors
+        where a DTensor's columns alone are split.
         """
         return {name: self._vectors(layer) for name, layer in self._layers.items() if layer.started}
 
@@ -184,7 +187,7 @@ class Tracker:
         self._seed = int(state["seed"])
         for name, layer in self._layers.items():
             layer.started = name in vectors
-            layer.scale = 1.0
+            layer.scale = float(state[f"scale.{name}"]) if layer.started else 1.0
             self._vectors(layer).copy_(vectors[name] if layer.started else self._start(layer))
 
     def _update(self, chosen: list[Layer], steps: int, tolerance: float | None) -> dict[str, Spectrum]:

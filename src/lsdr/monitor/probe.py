@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from lsdr.layers.select import select_layers
-from lsdr.probes.weights import WeightProbe
 
 # A probe is a function of the model, or an object with `attach(model)`, a context that yields a function of nothing;
 # either function gives a mapping of what was measured (see `flat_values`).
@@ -44,7 +43,7 @@ def has_hooks(probe: Probe) -> bool:
 
 def prefix_of(probe: Probe) -> str:
     """What the names of a probe's values begin with; a user's own probe names its values itself."""
-    return str(getattr(probe, "prefix", "weights" if isinstance(probe, WeightProbe) else ""))
+    return str(getattr(probe, "prefix", ""))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ class WeightProbe:
         torch.Size([128])
     """
 
+    prefix: ClassVar[str] = "weights"
     layers: Layers = "*"
     types: tuple[type[nn.Module], ...] = WEIGHTED
     operator: Kind = "reshape"

@@ -48,8 +48,8 @@ class Gains:
         """
         if self._stepped and not self._optimized:
             raise RuntimeError(
-                "gain='learnable', but the optimiser that moved the weights does not hold the gains: give them to it with "
-                "optimizer.add_param_group({'params': term.parameters()}), the term being what "
+                "gain='learnable', but the optimiser that moved the weights does not hold the gains: give them "
+                "to it with optimizer.add_param_group({'params': term.parameters()}), the term being what "
                 "SpectralNormalization(...).attach(model) yields"
             )
 

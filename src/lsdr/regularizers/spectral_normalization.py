@@ -45,15 +45,15 @@ class SpectralNormalization:
       operations for a matrix of m x n, m <= n, a small part of a step over many positions. For a linear layer it is
       the layer; the norm of a convolution is up to sqrt(kernel size) larger.
     - `"zero_padded"`: the convolution itself, at the given image size, by Krylov spaces that start where the last ones
-      ended: an estimate, not a certificate; some 40 to 100 convolutions of one image per layer and step. The norm grows with the image, so that of a larger size holds for all smaller ones.
+      ended: an estimate, not a certificate; 40 to 200 convolutions of one image per layer and step, the more the
+      faster the weights move. The norm grows with the image, so that of a larger size holds for all smaller ones.
 
     **gain**
 
     - `"fixed"`: b is the bound.
     - `"learnable"` (not soft): every layer has a learned norm g, between 0 and the bound, and is scaled to it: the
       initial norm, at first. The gains are parameters of the attached term, `term.parameters()`; give them to the
-      optimiser, in a group of their own where weights are sharded. W carries g, so checkpoints and averages need nothing
-      besides.
+      optimiser, in a group of their own where weights are sharded. W carries g: checkpoints and averages need no more.
 
     Weights in half precision are scaled until the rounded weights keep the bound. Sharded weights (DTensor, FSDP2) are
     gathered one layer at a time, and scaled in place.
@@ -76,6 +76,7 @@ class SpectralNormalization:
         ValueError: If an argument is out of range.
 
     Example:
+        >>> import torch
         >>> from lsdr.regularizers.attach import attach
         >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
         >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.1)

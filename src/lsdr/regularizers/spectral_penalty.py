@@ -57,7 +57,7 @@ class SpectralPenalty:
 
     probe: WeightProbe = field(default_factory=WeightProbe)
     penalty: Shape = field(default_factory=lambda: hinge(1.0))
-    weight: float | int = 0.1
+    weight: float | int = 1.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight >= 0):

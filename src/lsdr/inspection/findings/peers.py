@@ -77,7 +77,8 @@ def standings(layers: Sequence[dict[str, Any]], values: Sequence[float | None]) 
             found.append(None)
             continue
         if len(group) > _MANY:  # one layer more or less moves no median: do not sort again for each
-            spreads.setdefault(key, _middle_and_spread(group))
+            if key not in spreads:
+                spreads[key] = _middle_and_spread(group)
             middle, spread = spreads[key]
         else:
             place = bisect_left(group, log)
