@@ -3,11 +3,11 @@
 Clean models (clean_networks.py) are saved and inspected as a user would: published architectures at their start, small
 networks trained here, their fine-tunes beside their bases, their moving averages beside their weights, and adapters.
 Every finding in one is a false alarm. Then one fault at a time is planted in the trained ones, in a layer drawn at
-random, and looked for. Thresholds were chosen on seeds below 100; the rates are of seeds from 100 on. The layers of a
+random, and looked for. Thresholds were chosen on seeds below 200; the rates are of seeds from 200 on. The layers of a
 model are not independent, so that the bounds per layer are too narrow; those per model are not.
 
-Run `python benchmarks/findings_calibration.py [--seeds 10] [--first 100] [--keep FOLDER] [--write]`; with --keep the
-networks are trained once, with --write the result replaces src/lsdr/inspection/calibration.json. About 20 minutes on
+Run `python benchmarks/findings_calibration.py [--seeds 12] [--first 200] [--keep FOLDER] [--write]`; with --keep the
+networks are trained once, with --write the result replaces src/lsdr/inspection/calibration.json. About ten minutes on
 two cores; appends to benchmarks/results/findings_calibration.jsonl.
 """
 
@@ -124,7 +124,7 @@ def summary(
         models: How many clean models of each sort there were.
     """
     return {
-        "method": "seeds from 100 on, thresholds chosen on seeds below; bounds one-sided 95% (Clopper-Pearson)",
+        "method": "seeds from 200 on, thresholds chosen on seeds below; bounds one-sided 95% (Clopper-Pearson)",
         "models": dict(models),
         "findings": {kind: each.to_dict() for kind, each in clean.items()},
         "detection": {
@@ -239,6 +239,8 @@ def first_direction(weight: torch.Tensor) -> torch.Tensor:
 def plant(fault: str, case: Case, folder: Path) -> tuple[Path, str] | None:
     """Write the case's file with one fault in it; returns it and the layer, None where no layer is large enough."""
     kind, _, change = FAULTS[fault]
+    if kind == "duplicated_directions" and "GPT-2" in case.name:  # stores inputs as rows
+        return None
     source = case.path if case.path.is_file() else next(case.path.glob("*.safetensors"))
     state = load_file(source)
     generator = torch.Generator().manual_seed(case.seed)
@@ -247,8 +249,8 @@ def plant(fault: str, case: Case, folder: Path) -> tuple[Path, str] | None:
     else:
         prefix = "ema." if kind == "ema_divergence" else ""
         rows = [row for row in inspect(case.path).layers if row["kind"] in ("linear", "conv2d")]
-        # In a few dimensions every direction is near another: nothing to find.
-        least = 32 if kind == "intruder_dimensions" else 16
+        # In a few dimensions every direction is near another, and a rank of one is not far below: nothing to find.
+        least = 32 if kind in ("intruder_dimensions", "stable_rank_collapse") else 16
         wide = [row for row in rows if row["sigma_max"] and min(row["matrix"]) >= least]
         names = [f"{prefix}{row['name'].removeprefix('model.') if prefix else row['name']}.weight" for row in wide]
         names = [name for name in names if name in state]
@@ -278,8 +280,8 @@ def detected(fault: str, case: Case) -> bool | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--first", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--first", type=int, default=200)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()

@@ -68,6 +68,18 @@ def test_heads_are_measured_where_the_configuration_tells(unet):
         assert head["k_sigma"] == pytest.approx(torch.linalg.matrix_norm(k, 2).item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("part", ["to_q", "to_k"])
+def test_heads_of_what_is_not_finite_are_left_out(unet, part):
+    model, path = unet
+    attention = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
+    with torch.no_grad():
+        model.get_submodule(f"{attention}.{part}").weight[0, 0] = torch.nan
+    model.save_pretrained(path)
+    inspection = inspect(path)
+    assert [(each.kind, each.layer) for each in inspection.findings] == [("nonfinite", f"{attention}.{part}")]
+    assert "heads" not in rows_of(inspection)[f"{attention}.to_q"]
+
+
 def test_fused_heads_of_a_transposed_layer(tmp_path):
     from transformers import GPT2Config, GPT2Model
 

@@ -178,12 +178,14 @@ def test_krylov_spaces_find_the_norm_of_an_operator():
     assert math.isnan(largest_of_operator(broken, None, 1e-4, seed=0)[0])
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 7), (2, 7, 4), (1, 90, 90), (5, 1, 9)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 7), (2, 7, 4), (1, 90, 90), (5, 1, 9), (1, 260, 300)])
 def test_squarings_bound_the_norm_from_above(shape):
     torch.manual_seed(0)
     blocks = torch.randn(shape)
     truth = torch.linalg.svdvals(blocks.double()).max()
-    torch.testing.assert_close(largest_of_blocks(blocks, 1e-3), truth, rtol=1e-10, atol=0)
+    torch.testing.assert_close(largest_of_blocks(blocks, 1e-6), truth, rtol=1e-10, atol=0)
+    for size in (1.0, 1e-30, 1e30):
+        assert truth * (1 - 1e-6) <= largest_of_blocks(blocks * size, 1e-3) / size <= truth * (1 + 4e-5)
     gram = blocks.double() @ blocks.double().mT
     for scale in (1.0, 1e-8, 1e8):
         found = largest_by_squaring(gram * scale**2, 1e-3)

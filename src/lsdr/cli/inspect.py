@@ -53,6 +53,7 @@ class Inspect:
     def run(self) -> int:
         """Inspect, show, write, judge."""
         from lsdr.inspection.findings.find import KINDS
+        from lsdr.report.numbers import plural
 
         limits = _limits(self.fail_on, KINDS)
         if self.top < 0:
@@ -73,7 +74,7 @@ class Inspect:
             print(f"written: {written}", file=sys.stderr if self.json == "-" else sys.stdout)
         hits = [each for each in found["findings"] if each["severity"] in limits or each["kind"] in limits]
         if hits:
-            print(f"lsdr: {len(hits)} findings that --fail-on {self.fail_on} names", file=sys.stderr)
+            print(f"lsdr: {plural(len(hits), 'finding')} of what --fail-on {self.fail_on} names", file=sys.stderr)
         return 1 if hits else 0
 
     def _inspect(self) -> "Inspection":

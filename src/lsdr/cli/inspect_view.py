@@ -106,12 +106,14 @@ def _table(console: Console, inspection: dict[str, Any], top: int) -> None:
     for layer in chosen:
         if layer["block"] != block:
             block = layer["block"]
-            table.add_row(Text(_safe(block), style="bold"))
+            if block != layer["name"]:
+                table.add_row(Text("\n".join(_broken(_safe(block), _NAME)), style="bold"))
         name = layer["name"].removeprefix(f"{block}.")
+        indent = "" if block == layer["name"] else "  "
         style = "yellow" if noted[layer["name"]] else ""
-        lines = _broken(_safe(name), _NAME)
+        lines = _broken(_safe(name), _NAME - 4)
         cells = [Text(read(layer)) for _, read in columns]
-        table.add_row(Text("  " + "\n    ".join(lines), style=style), "x".join(map(str, layer["shape"])), *cells)
+        table.add_row(Text(indent + "\n    ".join(lines), style=style), "x".join(map(str, layer["shape"])), *cells)
     console.print(table)
 
 
@@ -166,9 +168,9 @@ def _least_cosine(layer: dict[str, Any]) -> str:
 
 
 def _broken(name: str, width: int) -> list[str]:
-    """A name in lines of at most this width, broken at its dots where it has them."""
+    """A name in lines of at most this width, broken at its dots where it has them, else at its underscores."""
     lines = [""]
-    for part in re.split(r"(?<=\.)", name):
+    for part in re.split(r"(?<=\.)" if "." in name else r"(?<=_)", name):
         if lines[-1] and len(lines[-1]) + len(part) > width:
             lines.append("")
         lines[-1] += part

@@ -88,6 +88,8 @@ def head_rows(
             key, key_count = stored.flatten(1), head_count(key_name, config, tuple(stored.shape)) or count
     if query is None or key is None or query.shape[0] % count or key.shape[0] % key_count or count % key_count:
         return None
+    if not all(bool(each.float().isfinite().all()) for each in (query, key)):
+        return None
     queries, keys = heads(query, count), heads(key, key_count)
     if queries[0].shape[0] != keys[0].shape[0]:
         return None

@@ -14,6 +14,7 @@ from lsdr.inspection.adapter import MeasureAdapter, choose
 from lsdr.inspection.base import Base
 from lsdr.inspection.blocks import aggregate, block_of
 from lsdr.inspection.calibration import rates
+from lsdr.inspection.findings.comparison import RETRAINED, typical_change
 from lsdr.inspection.findings.find import find
 from lsdr.inspection.findings.finding import Finding
 from lsdr.inspection.heads import normalised
@@ -125,7 +126,7 @@ def inspect(
             layers=measured,
             blocks=aggregate(measured),
             findings=find(rows),
-            file=_file(Path(path), checkpoint, against),
+            file=_file(Path(path), checkpoint, against, measured),
             skipped=skipped,
             seconds=round(time.perf_counter() - started, 3),
         )
@@ -176,7 +177,7 @@ def _each(measure: Callable[[T], R], tasks: list[T], sizes: list[int], progress:
     return [rows[index] for index in range(len(tasks))]
 
 
-def _file(path: Path, checkpoint: Checkpoint, base: Base | None) -> dict[str, Any]:
+def _file(path: Path, checkpoint: Checkpoint, base: Base | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
     entries = checkpoint.entries.values()
     dtypes: Counter[str] = Counter()
     for entry in entries:
@@ -184,6 +185,9 @@ def _file(path: Path, checkpoint: Checkpoint, base: Base | None) -> dict[str, An
     notes = list(checkpoint.notes)
     if base is not None:
         notes += base.notes()
+        change = typical_change(rows)
+        if change is not None and change >= RETRAINED:
+            notes.append(f"half of the layers moved by {change:.0%} of their base or more: intruders are not judged")
     found = {
         "path": str(path),
         "format": checkpoint.format,

@@ -30,7 +30,7 @@ class Dense(LinearOperator):
 
     def rows(self, size: int = _CACHED_BYTES) -> list[Tensor]:
         """The matrix in blocks of rows of about `size` bytes, as stored; all of it on a GPU."""
-        m, n = self.shape
+        n = self.shape[1]
         if self.device.type != "cpu":
             return [self.weight]
         return list(self.weight.split(max(1, math.ceil(size / max(n * self.dtype.itemsize, 1)))))

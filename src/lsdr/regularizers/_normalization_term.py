@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lsdr.layers.operators import Size, layer_operator
+from lsdr.linalg.parallel import each_layer
 from lsdr.regularizers._gains import Gains
-from lsdr.regularizers._largest import largest_of_blocks, largest_of_operator
+from lsdr.regularizers._largest import SMALL, largest_of_blocks, largest_of_operator
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # Each attempt aims as far below as the last one was above; rounding to bfloat16 takes two or three.
@@ -152,12 +154,12 @@ class NormalizationTerm:
     def _measure(self, names: list[str]) -> dict[str, float]:
         """The layers' norms: those of matrices together with one synchronisation."""
         found: dict[str, float] = {}
-        waiting: dict[str, Tensor] = {}
+        blocks: dict[str, Tensor] = {}
         for name in names:
             module, weight = self._layers[name], _full(self._weights[name])
             if self._size is None or not isinstance(module, _CONVOLUTIONS):
                 groups = module.groups if isinstance(module, _CONVOLUTIONS) else 1
-                waiting[name] = largest_of_blocks(weight.unflatten(0, (groups, -1)).flatten(2), self._tolerance)
+                blocks[name] = weight.unflatten(0, (groups, -1)).flatten(2)
                 continue
             self._seed += 1
             size = self._size.get(name) if isinstance(self._size, Mapping) else self._size
@@ -167,10 +169,13 @@ class NormalizationTerm:
             )
             if vectors is not None:
                 self._vectors[name] = vectors
-        devices = {value.device for value in waiting.values()}
-        for device in devices:
-            on_device = {name: value for name, value in waiting.items() if value.device == device}
-            found |= dict(zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True))
+        largest = partial(largest_of_blocks, tolerance=self._tolerance)
+        for device in {each.device for each in blocks.values()}:
+            here = {name: each for name, each in blocks.items() if each.device == device}
+            large = {name: each for name, each in here.items() if each.numel() > SMALL}
+            values = dict(zip(large, each_layer(largest, large.values(), device), strict=True))
+            values |= {name: largest(each) for name, each in here.items() if name not in large}
+            found |= dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
         return {name: found[name] for name in names}
 
 

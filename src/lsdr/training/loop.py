@@ -57,8 +57,8 @@ def train(
     """Train, or go on with, the run in `directory`.
 
     Writes metrics.jsonl, evaluations.jsonl, spectra.jsonl, monitor.jsonl, events.jsonl, samples/, checkpoints/,
-    snapshots/ and status.json there. With checkpoints present the run goes on from the newest; on a CPU the weights then end bitwise
-    equal to those of a run that was never interrupted.
+    snapshots/ and status.json there. With checkpoints present the run goes on from the newest; on a CPU the weights
+    then end bitwise equal to those of a run that was never interrupted.
 
     Args:
         task: Model, examples and loss.

@@ -227,6 +227,8 @@ def open_stepper(
     task.model.to(accelerator.device)
     average = ExponentialMovingAverage(task.model, config.ema)
     with attach(task.model, *regularizers) as penalty:
+        # A constraint imposed on attaching holds for the average from its start.
+        average.model.load_state_dict(task.model.state_dict())
         yield Stepper(task, config, accelerator, average, penalty, regularized=bool(regularizers))
 
 

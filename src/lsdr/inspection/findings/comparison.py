@@ -1,6 +1,7 @@
 """Rules on what a layer is compared with: its heads, its base, its average."""
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from lsdr.inspection.findings.finding import Finding
@@ -10,6 +11,7 @@ Layers = Sequence[dict[str, Any]]
 
 LOGIT_RATIO, LOGIT_DEVIATIONS = 10.0, 5.0
 AVERAGE_DISTANCE = 1.0
+RETRAINED = 0.25
 
 
 def qk_logit_scale(layers: Layers) -> list[Finding]:
@@ -59,9 +61,23 @@ def ema_divergence(layers: Layers) -> list[Finding]:
     return found
 
 
+def typical_change(layers: Layers) -> float | None:
+    """Median over the layers of the change's norm over the base's; None without a base.
+
+    A model that was trained on until it is another has new directions everywhere, and nothing is wrong with that.
+    """
+    changes = [layer["delta"]["relative"] for layer in layers if (layer.get("delta") or {}).get("relative") is not None]
+    return median(changes) if changes else None
+
+
 def intruder_dimensions(layers: Layers) -> list[Finding]:
-    """Top singular vectors that are near none of the base's, in directions that the base hardly uses."""
-    found = []
+    """Top singular vectors that are near none of the base's, in directions that the base hardly uses.
+
+    Not judged where the model as a whole is another: see `typical_change`.
+    """
+    found: list[Finding] = []
+    if (typical_change(layers) or 0.0) >= RETRAINED:
+        return found
     for layer in layers:
         delta = layer.get("delta")
         if delta and delta.get("new_directions"):

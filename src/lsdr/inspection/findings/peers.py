@@ -30,17 +30,21 @@ class Standing:
     """Who they are, in words."""
 
 
-def role(name: str) -> str:
+def role(name: str, *, loose: bool = False) -> str:
     """What part a layer plays, wherever it stands: the last two parts of its name, less the numbers of blocks.
 
+    Args:
+        name: Of the layer.
+        loose: Leave out numbers within the parts too, which may say which block it is (layer4) or what it does (attn2).
+
     Example:
-        >>> role("down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q"), role("layer4.1.conv2")
+        >>> role("down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q"), role("layer4.1.conv2", loose=True)
         ('attn1.to_q', 'layer#.conv2')
     """
     parts = [part for part in name.split(".") if not part.isdecimal()] or [""]
-    # kohya writes underscores for dots; a number within the layer's own name (conv2) is part of it.
-    leaf = re.sub(r"(?<=_)[0-9]+(?=_|$)", "#", parts[-1])
-    return ".".join([*(re.sub(r"[0-9]+", "#", part) for part in parts[-2:-1]), leaf])
+    parent = [re.sub(r"[0-9]+", "#", part) if loose else part for part in parts[-2:-1]]
+    # kohya writes underscores for dots; a number that ends the layer's own name (conv2) is part of it.
+    return ".".join([*parent, re.sub(r"(?<=_)[0-9]+(?=_|$)", "#", parts[-1])])
 
 
 def standings(layers: Sequence[dict[str, Any]], values: Sequence[float | None]) -> list[Standing | None]:
@@ -54,44 +58,38 @@ def standings(layers: Sequence[dict[str, Any]], values: Sequence[float | None]) 
         Of each layer, in order; None for those that take no part or have too few peers.
     """
     logs = [math.log(value) if value is not None and 0 < value < math.inf else None for value in values]
-    roles: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    kinds: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[float]] = defaultdict(list)
     for layer, log in zip(layers, logs, strict=True):
         if log is not None:
-            of_kind, of_role = _keys(layer)
-            kinds[of_kind].append(log)
-            roles[of_role].append(log)
-    for group in (*roles.values(), *kinds.values()):
+            for key in _keys(layer):
+                groups[key].append(log)
+    for group in groups.values():
         group.sort()
     found: list[Standing | None] = []
     spreads: dict[tuple[str, ...], tuple[float, float]] = {}
     for layer, log in zip(layers, logs, strict=True):
-        if log is None:
+        keys = [] if log is None else [key for key in _keys(layer) if len(groups[key]) > FEWEST]
+        if log is None or not keys:
             found.append(None)
             continue
-        of_kind, of_role = _keys(layer)
-        alike = len(roles[of_role]) > FEWEST
-        key = of_role if alike else of_kind
-        group = (roles if alike else kinds)[key]
-        if len(group) <= FEWEST:
-            found.append(None)
-            continue
+        group = groups[keys[0]]
         if len(group) > _MANY:  # one layer more or less moves no median: do not sort again for each
-            if key not in spreads:
-                spreads[key] = _middle_and_spread(group)
-            middle, spread = spreads[key]
+            if keys[0] not in spreads:
+                spreads[keys[0]] = _middle_and_spread(group)
+            middle, spread = spreads[keys[0]]
         else:
             place = bisect_left(group, log)
             middle, spread = _middle_and_spread(group[:place] + group[place + 1 :])
-        words = f"{key[-1]} layers"
+        words = f"{keys[0][-1]} layers"
         found.append(Standing(math.exp(log - middle), (log - middle) / spread, len(group) - 1, math.exp(middle), words))
     return found
 
 
-def _keys(layer: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the layer's kind and its role are called."""
+def _keys(layer: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What the layer's groups are called, the closest first; the last word of each is for people."""
     of_kind = (str(layer.get("component", "")), str(layer["kind"]))
-    return of_kind, (*of_kind, role(layer["name"]))
+    exact, loose = role(layer["name"]), role(layer["name"], loose=True)
+    return [("role", *of_kind, exact), ("loose", *of_kind, loose), ("kind", *of_kind)]
 
 
 def _middle_and_spread(logs: list[float]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ Layers = Sequence[dict[str, Any]]
 # Thresholds were chosen on clean models of other seeds than those that the rates were measured on
 # (benchmarks/findings_calibration.py).
 SPECTRAL_NORM_RATIO, SPECTRAL_NORM_DEVIATIONS = 10.0, 5.0
-STABLE_RANK_RATIO, STABLE_RANK_DEVIATIONS = 8.0, 5.0
+STABLE_RANK_RATIO, STABLE_RANK_DEVIATIONS = 6.0, 5.0
 DEAD_SHARE = 0.05
 DUPLICATED_SHARE = 0.05
 
