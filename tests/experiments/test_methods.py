@@ -37,6 +37,12 @@ def test_forms():
     assert resolve("decorrelation_as_written").build()[0].form == "as_written"
 
 
+def test_a_hard_constraint_has_no_matched_weight_decay():
+    with pytest.raises(ValueError, match="SpectralNormalization is a hard constraint"):
+        resolve("weight_decay_matched", ["baseline", "spectral_normalization"]).build()
+    assert resolve("weight_decay_matched", ["baseline", "spectral_penalty"]).build()[0].references[0].weight == 0.1
+
+
 def test_weight():
     method = resolve("decorrelation@3e-1")
     assert method.name == "decorrelation@0.3"

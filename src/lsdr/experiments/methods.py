@@ -42,7 +42,26 @@ def _decorrelation_as_written() -> tuple[Any, ...]:
     return (SpectralDecorrelation(layers=_LAYERS, form="as_written"),)
 
 
+def _spectral_normalization() -> tuple[Any, ...]:
+    from lsdr.regularizers.spectral_normalization import SpectralNormalization
+
+    return (SpectralNormalization(bound=1.0),)
+
+
+def _spectral_penalty() -> tuple[Any, ...]:
+    from lsdr.regularizers.spectral_penalties import hinge
+    from lsdr.regularizers.spectral_penalty import SpectralPenalty
+
+    return (SpectralPenalty(penalty=hinge(1.0), weight=0.1),)
+
+
 def _matched(regularizers: tuple[Any, ...]) -> tuple[Any, ...]:
+    for regularizer in regularizers:
+        if not hasattr(regularizer, "weight"):
+            raise ValueError(
+                f"weight_decay_matched stands in for a penalty, and {type(regularizer).__name__} is a hard constraint "
+                "without one: leave that control out, or compare spectral_penalty"
+            )
     from lsdr.regularizers.matched_weight_decay import MatchedWeightDecay
 
     return (MatchedWeightDecay(regularizers),)
@@ -73,6 +92,16 @@ METHODS: dict[str, Method] = {
         description="Spectral decorrelation by the formula as written: the whole covariance, diagonal included, so it "
         "also shrinks the variances.",
         build=_decorrelation_as_written,
+    ),
+    "spectral_normalization": Method(
+        name="spectral_normalization",
+        description="A hard bound: after every step no weight, as a matrix, has a spectral norm above 1.",
+        build=_spectral_normalization,
+    ),
+    "spectral_penalty": Method(
+        name="spectral_penalty",
+        description="A soft bound: weights with a spectral norm above 1 pay its excess, squared; the others nothing.",
+        build=_spectral_penalty,
     ),
     "clip": Method(
         name="clip",

@@ -67,7 +67,7 @@ def delta(
     nearest = cosines.amax(1)
     between = torch.linalg.svdvals(vectors[:, :top].mT @ base_vectors[:, :top]).clamp_max(1)
     intruders = nearest < INTRUDER_COSINE
-    gains = ((base + change).mT @ vectors[:, :top].to(base.dtype)).norm(dim=0).cpu() / spectrum.values[:top]
+    gains = (base.mT @ vectors[:, :top].to(base.dtype)).norm(dim=0).cpu() / spectrum.values[:top]
     found |= {
         "top": top,
         "principal_angles": [float(cosine) for cosine in between],

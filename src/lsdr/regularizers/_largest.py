@@ -29,9 +29,9 @@ def largest_of_blocks(blocks: Float[Tensor, "g m n"], tolerance: float) -> Float
         \lambda_{\max}(G) \le \operatorname{tr}(G^p)^{1/p} \le n^{1/p} \lambda_{\max}(G)
 
     The Gram matrix on the short side is taken in float64, so that rounding is of the order of 1e-13; on a CPU, for a
-    tolerance of 5e-4 or more, that of one large block in float32, and 2e-5 added. On a CPU its eigenvalues are found. On an
-    accelerator, where those are slow, the second line's bound is, with p a power of two so
-    large that it is at most `tolerance` / 4 too large: squarings alone, without a synchronisation.
+    tolerance of 5e-4 or more, that of one large block in float32, and 2e-5 added. On a CPU its eigenvalues are found.
+    On an accelerator, where those are slow, the second line's bound is, with p a power of two so large that it is at
+    most `tolerance` / 4 too large: squarings alone, without a synchronisation.
 
     Cost: m^2 n + m^3 for m <= n. No start vector and nothing to warm: the value does not lag behind the weights.
 

@@ -23,6 +23,11 @@ class Shape:
     """Whether it looks at all singular values, or at the largest of each layer only."""
     free: float = 0.0
     """A layer whose largest value is at most this pays nothing, and costs no backward pass."""
+    name: str = ""
+    """What it is called in a run's records; a function's own representation differs from process to process."""
+
+    def __repr__(self) -> str:
+        return self.name or f"Shape({getattr(self.function, '__qualname__', type(self.function).__name__)})"
 
 
 def hinge(bound: float | int) -> Shape:
@@ -43,7 +48,11 @@ def hinge(bound: float | int) -> Shape:
         [tensor(0.2500), tensor(0.)]
     """
     _check_positive("bound", bound)
-    return Shape(lambda spectra: [(values[0] / bound - 1).relu().square() for values in spectra], free=float(bound))
+    return Shape(
+        lambda spectra: [(values[0] / bound - 1).relu().square() for values in spectra],
+        free=float(bound),
+        name=f"hinge({bound:g})",
+    )
 
 
 def log_barrier(bound: float | int, margin: float = 0.05) -> Shape:
@@ -78,7 +87,8 @@ def log_barrier(bound: float | int, margin: float = 0.05) -> Shape:
         beyond = (((z - 2 * margin) / margin).square() - 1) / 2 - math.log(margin)
         return torch.where(z > margin, -z.clamp_min(margin).log(), beyond)
 
-    return Shape(lambda spectra: [barrier(values) for values in spectra])
+    name = f"log_barrier({bound:g}, margin={margin:g})"
+    return Shape(lambda spectra: [barrier(values) for values in spectra], name=name)
 
 
 def spread(over: Literal["spectrum", "layers"] = "spectrum") -> Shape:
@@ -102,10 +112,10 @@ def spread(over: Literal["spectrum", "layers"] = "spectrum") -> Shape:
         [tensor(0.), tensor(0.2500)]
     """
     if over == "spectrum":
-        return Shape(lambda spectra: [_variance(_logarithms(values)) for values in spectra], full=True)
+        return Shape(lambda spectra: [_variance(_logarithms(values)) for values in spectra], full=True, name="spread()")
     if over != "layers":
         raise ValueError(f"over must be 'spectrum' or 'layers', got {over!r}")
-    return Shape(_between)
+    return Shape(_between, name="spread(over='layers')")
 
 
 def target_slope(slope: float | int) -> Shape:
@@ -139,7 +149,7 @@ def target_slope(slope: float | int) -> Shape:
         x = x - x.mean()
         return ((x * logarithms).sum() / x.square().sum() - slope).square()
 
-    return Shape(lambda spectra: [deviation(values) for values in spectra], full=True)
+    return Shape(lambda spectra: [deviation(values) for values in spectra], full=True, name=f"target_slope({slope:g})")
 
 
 def _logarithms(values: Float[Tensor, "_"]) -> Float[Tensor, "_"]:
