@@ -1,9 +1,11 @@
 """Adapters, alone and against the model that they are for."""
 
+import json
 import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lsdr.inspection.inspect import inspect
 
@@ -84,6 +86,24 @@ def test_a_base_that_is_not_finite_does_no_harm(noise, saved, target):
     base = saved({"mid_block.attentions.0.proj_in.weight": noise(20, 30) / 0}, "base.safetensors")
     (row,) = inspect(saved(kohya(noise, target)), base=base).layers
     assert "not finite" in row["adapter"]["base_note"]
+
+
+def test_an_adapter_of_a_layer_that_is_stored_transposed(noise, tmp_path, saved):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "fan_in_fan_out": True}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    up, down = noise(36, 4, seed=1), noise(4, 12, seed=2)
+    names = ("lora_A", "lora_B")
+    state = {f"base_model.model.h.0.attn.c_attn.{n}.weight": w for n, w in zip(names, (down, up), strict=True)}
+    save_file(state, folder / "adapter_model.safetensors")
+    base = saved({"h.0.attn.c_attn.weight": noise(12, 36, seed=3)}, "base.safetensors")
+    (row,) = inspect(folder, base=base).layers
+    assert row["shape"] == [12, 36]
+    norm = torch.linalg.matrix_norm
+    assert row["delta"]["relative"] == pytest.approx((norm(up @ down) / norm(noise(12, 36, seed=3))).item(), rel=1e-4)
+    total = norm(noise(12, 36, seed=3) + (up @ down).T, 2)
+    assert row["adapter"]["sum_lower"] <= total <= row["adapter"]["sum_upper"]
 
 
 def test_loha_and_lokr(noise, saved):

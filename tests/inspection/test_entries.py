@@ -80,6 +80,12 @@ def test_against_all_cosines():
     assert len(found) > 80
 
 
+def test_pairs_far_apart_in_a_long_matrix_are_found():
+    rows = noise(5000, 24)
+    rows[2500:] = rows[:2500] + 0.005 * noise(2500, 24, seed=1)
+    assert len(duplicates(rows)) == 2500
+
+
 def test_a_crowd_costs_no_table_of_pairs():
     rows = noise(1, 16).repeat(30_000, 1)
     assert len(duplicates(rows)) == 29_999

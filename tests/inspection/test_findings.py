@@ -83,6 +83,13 @@ def test_different_scale_of_different_parts_is_no_outlier(noise, saved):
     assert found(saved(state)) == []
 
 
+def test_a_narrow_layer_has_a_low_rank_by_its_shape(noise, saved):
+    state = {f"blocks.{i}.fc.weight": noise(256 if i else 6, 256, seed=i) for i in range(8)}
+    ranks = [row["stable_rank"] for row in inspect(saved(state)).layers]
+    assert ranks[0] < min(ranks[1:]) / 8
+    assert found(saved(state)) == []
+
+
 def test_too_few_peers_are_not_judged(noise, saved):
     state = dict(list(blocks(noise).items())[:FEWEST])
     state["blocks.0.ff.up.weight"] *= 1000

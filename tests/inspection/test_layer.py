@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from lsdr.inspection.layer import layer_row
+from lsdr.inspection.statistics import condition
 from lsdr.layers.layout import describe
+from lsdr.spectrum import Spectrum
 
 
 def row_of(name, weight, config=None, precision="float32"):
@@ -87,6 +89,15 @@ def test_a_condition_number_that_float32_cannot_resolve_is_bounded_below(noise):
     assert 50 < row["condition_number_at_least"] <= 1e4 * 1.01
     exact = row_of("fc.weight", weight, precision="float64")
     assert exact["condition_number"] == pytest.approx(1e4, rel=0.02)
+
+
+def test_a_smallest_value_that_is_only_bracketed_gives_a_bound():
+    spectrum = Spectrum.of([8.0, 1.4], lower=[7.9, 1.0], upper=[8.1, 2.0])
+    found = condition(spectrum, torch.float32)
+    assert found["condition_number"] is None
+    assert found["condition_number_at_least"] == pytest.approx(7.9 / 2)
+    close = Spectrum.of([8.0, 1.0], lower=[7.9, 0.99], upper=[8.1, 1.01])
+    assert condition(close, torch.float32) == {"condition_number": 8.0}
 
 
 def test_zeros_have_defined_values():

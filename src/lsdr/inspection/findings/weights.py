@@ -136,7 +136,7 @@ def rank_over_noise(layer: dict[str, Any]) -> float | None:
     if not layer["stable_rank"]:
         return None
     rows, columns = layer["matrix"]
-    return float(layer["stable_rank"])
+    return float(layer["stable_rank"] * (rows**-0.5 + columns**-0.5) ** 2)
 
 
 def _scaled_norm(layer: dict[str, Any]) -> float | None:
