@@ -55,6 +55,8 @@ class Tally:
 
     models: int = 0
     model_alarms: int = 0
+    trained_models: int = 0
+    trained_alarms: int = 0
     layers: int = 0
     layer_alarms: int = 0
 
@@ -65,6 +67,9 @@ class Tally:
             "model_alarms": self.model_alarms,
             "per_model": self.model_alarms / self.models if self.models else None,
             "per_model_upper": upper_bound(self.model_alarms, self.models),
+            "trained_models": self.trained_models,
+            "trained_alarms": self.trained_alarms,
+            "trained_upper": upper_bound(self.trained_alarms, self.trained_models),
             "layers": self.layers,
             "layer_alarms": self.layer_alarms,
             "per_layer": self.layer_alarms / self.layers if self.layers else None,
@@ -109,6 +114,9 @@ def tally(looks: Iterable[tuple[str, Inspection]]) -> dict[str, Tally]:
                 each.models += 1
                 each.layers += layers
                 each.model_alarms += bool(alarms[kind])
+                if not name.startswith("initialised"):
+                    each.trained_models += 1
+                    each.trained_alarms += bool(alarms[kind])
                 each.layer_alarms += len(alarms[kind])
     return found
 
@@ -124,7 +132,8 @@ def summary(
         models: How many clean models of each sort there were.
     """
     return {
-        "method": "seeds from 200 on, thresholds chosen on seeds below; bounds one-sided 95% (Clopper-Pearson)",
+        "method": "seeds from 200 on, thresholds chosen on seeds below; bounds one-sided 95% (Clopper-Pearson); small "
+        "networks trained on embedded data and published architectures at their start, none pretrained at scale",
         "models": dict(models),
         "findings": {kind: each.to_dict() for kind, each in clean.items()},
         "detection": {
@@ -318,11 +327,13 @@ def look(case: Case) -> Inspection:
 
 def report(found: Mapping[str, Any]) -> None:
     """Print the rates."""
-    print(f"{'finding':<24}{'false alarms / models':>24}{'bound':>8}{'/ layers':>18}{'bound':>9}")
+    print(f"{'finding':<24}{'false alarms / models':>24}{'bound':>8}", end="")
+    print(f"{'/ trained':>16}{'bound':>8}{'/ layers':>16}{'bound':>9}")
     for kind, each in found["findings"].items():
         print(
             f"{kind:<24}{each['model_alarms']:>16} / {each['models']:<5}{each['per_model_upper']:>8.1%}"
-            f"{each['layer_alarms']:>9} / {each['layers']:<6}{each['per_layer_upper']:>9.2%}"
+            f"{each['trained_alarms']:>10} / {each['trained_models']:<4}{each['trained_upper']:>7.1%}"
+            f"{each['layer_alarms']:>9} / {each['layers']:<6}{each['per_layer_upper']:>7.2%}"
         )
     for fault, each in found["detection"].items():
         print(f"{fault:<44}{each['finding']:<24}{each['found']:>4} / {each['planted']}")

@@ -36,7 +36,8 @@ class Spectrum:
     upper: Float[Tensor, "k"] | None = None
     """Upper bounds of the values."""
     residual: Float[Tensor, "k"] | None = None
-    """Residual norms of an iterative method."""
+    r"""Of an iterative method, :math:`|A^T A v - \theta v| / \theta` for the vector v that the value came from and its
+    :math:`\theta = |A v|^2 / |v|^2`: relative to the squared singular value, so without a unit; 0 for a value of 0."""
 
     def __post_init__(self) -> None:
         """Check; see `of` for what is raised."""

@@ -75,14 +75,33 @@ def test_standard_output_is_clean_json(folder):
         ("loud", "dead_directions", 0),
         ("nan", "error", 1),
         ("nan", "warning", 1),
+        ("nan", "zero_layer, error", 1),
         ("clean", "nonsense", 2),
     ],
 )
-def test_exit_status(folder, name, limit, status):
-    result = lsdr("inspect", folder / f"{name}.safetensors", "--fail-on", limit)
-    assert result.returncode == status, result.stderr
+def test_exit_status(folder, name, limit, status, capsys):
+    from lsdr.cli.main import main
+
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", str(folder / f"{name}.safetensors"), "--fail-on", limit])
+    assert end.value.code == status
     if status:
-        assert "--fail-on" in result.stderr
+        assert "--fail-on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv", "--html"])
+def test_what_cannot_be_written_is_told_before_anything_is_measured(folder, tmp_path, option, monkeypatch, capsys):
+    from lsdr.cli.inspect import Inspect
+    from lsdr.cli.main import main
+
+    monkeypatch.setattr(Inspect, "_inspect", lambda self: pytest.fail("measured"))
+    monkeypatch.chdir(tmp_path)
+    file = str(folder / "clean.safetensors")
+    for path in [tmp_path, f"{file}/out"] + ["-"] * (option != "--json"):
+        with pytest.raises(SystemExit) as end:
+            main(["inspect", file, option, str(path)])
+        assert end.value.code == 2
+        assert option in capsys.readouterr().err
 
 
 def test_against_a_base(folder):
@@ -122,13 +141,28 @@ def bad_files(root):
     return [*names, "payload.pt", "text.pt", "folder", "missing.safetensors"]
 
 
+EACH = """
+import sys
+from lsdr.cli.main import main
+for name in sys.argv[2:]:
+    print("=====", file=sys.stderr)
+    try:
+        main(["inspect", name, "--json", sys.argv[1]])
+    except SystemExit as end:
+        print(end.code)
+"""
+
+
 def test_bad_files_are_refused_in_a_sentence_and_nothing_runs(tmp_path):
-    for name in bad_files(tmp_path):
-        result = lsdr("inspect", tmp_path / name, "--json", tmp_path / "out.json")
-        assert result.returncode == 2, (name, result.stdout, result.stderr)
-        assert result.stderr.startswith("lsdr: "), name
-        assert "Traceback" not in result.stderr, name
-        assert not (tmp_path / "out.json").exists(), name
+    names = [tmp_path / name for name in bad_files(tmp_path)]
+    command = [sys.executable, "-c", EACH, tmp_path / "out.json", *names]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240)
+    assert result.stdout.split() == ["2"] * len(names), result.stdout + result.stderr
+    told = result.stderr.split("=====\n")[1:]
+    assert len(told) == len(names)
+    assert all(each.startswith("lsdr: ") for each in told), result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out.json").exists()
     assert not (tmp_path / "executed").exists()
 
 
@@ -166,6 +200,36 @@ def test_the_table_is_short_unless_all_is_asked_for(folder):
     whole = lsdr("inspect", folder / "loud.safetensors", "--top", "0").stdout
     assert sum("24x32" in line for line in whole.splitlines()) == 8
     assert lsdr("inspect", folder / "loud.safetensors", "--top", "-1").returncode == 2
+
+
+def test_a_hundred_columns_hold_the_widest_layers(capsys):
+    from lsdr.cli.inspect_view import show
+
+    layer = {"name": "down_blocks.2.attentions.0.transformer_blocks.0.attn1.to_out.0", "block": "down_blocks.2"}
+    layer |= {"shape": [10240, 10240, 3, 3], "kind": "conv2d", "sigma_max": 123.4, "sigma_over_target": 0.0123}
+    layer |= {"stable_rank": 123.4, "effective_rank": 1234.5, "marchenko_pastur_outliers": 1280}
+    layer |= {"power_law_exponent": {"exponent": 12.3}}
+    about = {"path": "a", "format": "safetensors", "parameters": 1, "dtypes": {}, "files": ["a"], "notes": []}
+    show({"file": about, "layers": [layer], "findings": [], "skipped": [], "seconds": 1.0}, 0)
+    told = capsys.readouterr().out
+    assert "> noise" in told
+    assert "…" not in told
+    assert max(map(len, told.splitlines())) <= 100
+    assert "10240x10240x3x3" in told
+
+
+def test_a_narrow_terminal_keeps_the_names(tmp_path, capsys, monkeypatch):
+    from lsdr.cli import inspect_view
+    from lsdr.inspection.inspect import inspect
+
+    monkeypatch.setattr(inspect_view, "_WIDTH", 60)
+    save_file({f"blocks.{i}.fc.weight": noise(24, 32, seed=i) for i in range(3)}, tmp_path / "a.safetensors")
+    inspect_view.show(inspect(tmp_path / "a.safetensors").to_dict(), 0)
+    told = capsys.readouterr().out
+    assert "layer" in told
+    assert sum(line.split()[:2] == ["fc", "24x32"] for line in told.splitlines()) == 3
+    assert "…" not in told
+    assert max(map(len, told.splitlines())) <= 60
 
 
 def test_help_teaches():

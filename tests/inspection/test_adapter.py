@@ -62,8 +62,11 @@ def test_a_base_of_another_model_is_said(noise, saved, target):
     (row,) = inspect(saved(kohya(noise, target)), base=base).layers
     assert "another shape" in row["adapter"]["base_note"]
     assert "delta" not in row
-    other = inspect(saved(kohya(noise, "lora_unet_elsewhere")), base=base)
+    elsewhere = kohya(noise, "lora_unet_elsewhere")
+    other = inspect(saved({**kohya(noise, target), **elsewhere}), base=base)
     assert any("for no weight of the base" in note for note in other.file["notes"])
+    with pytest.raises(ValueError, match="none of the 1 adapters is for a weight of the base"):
+        inspect(saved(elsewhere), base=base)
 
 
 def test_what_was_not_trained_yet_is_zero(noise, saved, target):

@@ -54,6 +54,7 @@ def test_alarms_are_counted_by_model_and_by_layer(benchmark):
     found = benchmark.tally(looks)
     dead = found["dead_directions"]
     assert (dead.models, dead.model_alarms, dead.layers, dead.layer_alarms) == (2, 1, 8, 2)
+    assert (dead.trained_models, dead.trained_alarms) == (1, 1)
     assert (found["ema_divergence"].models, found["ema_divergence"].layers) == (1, 2)
     assert (found["lora_scale"].model_alarms, found["intruder_dimensions"].models) == (1, 1)
     assert found["qk_logit_scale"].models == 0

@@ -87,8 +87,8 @@ def test_pairs_far_apart_in_a_long_matrix_are_found():
 
 
 def test_a_crowd_costs_no_table_of_pairs():
-    rows = noise(1, 16).repeat(30_000, 1)
-    assert len(duplicates(rows)) == 29_999
+    rows = noise(1, 16).repeat(5_000, 1)
+    assert len(duplicates(rows)) == 4_999
 
 
 def test_few_columns_and_zero_rows_say_nothing():

@@ -7,6 +7,7 @@ import torch
 
 from lsdr.inspection.calibration import calibration, rates
 from lsdr.inspection.findings import peers
+from lsdr.inspection.findings.adapters import lora_rank_unused
 from lsdr.inspection.findings.find import KINDS, RULES, find
 from lsdr.inspection.findings.finding import SEVERITIES, Finding, ranked
 from lsdr.inspection.findings.peers import FEWEST, role, standings
@@ -101,6 +102,18 @@ def test_an_embedding_may_have_zero_and_equal_rows(noise, saved):
     table[:20] = table[0]
     table[30:] = 0
     assert found(saved({"wte.weight": table})) == []
+
+
+def test_one_output_that_leaves_inputs_out_is_sparse_and_not_dead(noise, saved):
+    weight = noise(1, 64)
+    weight[:, 10:] = 0
+    assert found(saved({"lin0.weight": weight})) == []
+    assert found(saved({"lin0.weight": weight.repeat(2, 1) * noise(2, 64)})) == [("dead_directions", "lin0")]
+
+
+def test_a_rank_that_is_not_known_is_not_judged():
+    layer = {"name": "a", "effective_rank": None, "sigma_max": 1.0, "adapter": {"rank": 8}}
+    assert lora_rank_unused([layer]) == []
 
 
 def test_a_loud_head_is_found(noise, tmp_path):
@@ -252,7 +265,8 @@ def test_every_kind_has_its_measured_rate():
     assert set(calibration()["findings"]) == set(KINDS) == {rule.__name__ for rule in RULES}
     assert sum(calibration()["models"].values()) > 100
     for kind, rate in rates().items():
-        assert rate["models"] >= 20, kind
+        assert rate["models"] >= rate["trained_models"] >= 20, kind
+        assert rate["trained_upper"] >= rate["per_model_upper"], kind
         assert rate["layers"] >= rate["models"], kind
         assert 0 <= rate["per_model"] < rate["per_model_upper"] <= 1, kind
         assert 0 <= rate["per_layer"] < rate["per_layer_upper"] <= 1, kind

@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ from torch import nn
 
 from lsdr.inspection.inspect import inspect
 from lsdr.probes.weights import weight_spectrum
+
+SHAPES = {"weight": (6, 8), "bias": (6,)}
 
 
 def rows_of(inspection):
@@ -203,6 +206,8 @@ def test_a_base_of_another_shape_is_not_compared(saved, noise):
     inspection = inspect(saved({"fc.weight": noise(3, 5)}), base=base)
     assert "delta" not in inspection.layers[0]
     assert any("another shape" in note for note in inspection.file["notes"])
+    with pytest.raises(ValueError, match=r"none of the layers \(other, ...\) is in the base"):
+        inspect(saved({"other.weight": noise(3, 4)}), base=base)
 
 
 def test_averages_are_compared_with_the_weights_that_they_follow(saved, noise):
@@ -217,6 +222,30 @@ def test_averages_are_compared_with_the_weights_that_they_follow(saved, noise):
     assert list(rows) == ["model.fc"]
     assert rows["model.fc"]["ema"]["relative"] == pytest.approx(0.1)
     assert rows["model.fc"]["ema"]["name"] == "ema.fc.weight"
+
+
+@pytest.mark.parametrize("name", ["ema.fc.weight", "ema.fc.bias"])
+def test_an_average_that_is_not_finite_is_an_error(saved, noise, name):
+    state = {f"{part}.fc.{each}": noise(*shape) for part in ("model", "ema") for each, shape in SHAPES.items()}
+    state[name].view(-1)[3] = math.nan
+    (finding,) = inspect(saved(state)).findings
+    assert (finding.layer, finding.kind, finding.severity) == (name, "nonfinite", "error")
+    assert finding.evidence["nonfinite"] == 1
+
+
+def test_an_average_of_another_shape_is_not_compared(saved, noise):
+    (row,) = inspect(saved({"model.fc.weight": noise(6, 8), "ema.fc.weight": noise(6, 9)})).layers
+    assert row["ema"]["relative"] is None
+
+
+@pytest.mark.parametrize("scale", [1e30, 3e38, 1e-30])
+def test_the_range_of_float32_is_no_limit(saved, scale):
+    weight = torch.rand(20, 12, generator=torch.Generator().manual_seed(0)) - 0.5
+    (row,) = inspect(saved({"fc.weight": scale * weight})).layers
+    (plain,) = inspect(saved({"fc.weight": weight})).layers
+    for statistic in ("stable_rank", "effective_rank", "marchenko_pastur_outliers"):
+        assert row[statistic] == pytest.approx(plain[statistic], rel=1e-4)
+    assert row["sigma_max"] == pytest.approx(scale * plain["sigma_max"], rel=1e-4)
 
 
 def test_blocks_are_summed_up(saved, noise):

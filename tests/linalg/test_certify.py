@@ -46,6 +46,14 @@ def test_the_bounds_are_proved_right_by_exact_arithmetic():
         assert spectrum.lower <= spectrum.values <= spectrum.upper
 
 
+def test_orthogonal_matrices_whose_eigenvalues_a_search_for_one_of_them_misses():
+    for seed in range(8):
+        draw = torch.randn(32, 32, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        spectrum = certified_norm(torch.linalg.qr(draw)[0])
+        assert spectrum.lower.item() == pytest.approx(1, abs=1e-12)
+        assert spectrum.upper.item() == pytest.approx(1, abs=1e-12)
+
+
 def test_a_float32_gram_matrix_is_no_bound_where_this_is_one():
     below = 0
     for matrix in matrices(30):

@@ -12,7 +12,8 @@ from lsdr.linalg.circular import Circular
 from lsdr.linalg.combine import Product, Scaled, Sum
 from lsdr.linalg.convolution import Convolution
 from lsdr.linalg.dense import Dense
-from lsdr.linalg.exact import exact_singular_values, frobenius
+from lsdr.linalg.exact import exact_singular_values
+from lsdr.linalg.frobenius import frobenius
 from lsdr.linalg.hadamard import Hadamard
 from lsdr.linalg.kronecker import Kronecker
 from lsdr.linalg.low_rank import LowRank

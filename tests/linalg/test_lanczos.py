@@ -90,7 +90,7 @@ def test_the_vector_belongs_to_the_value_and_the_residual_is_its_own():
         sigma = spectrum.values.item()
         assert vector.norm().item() == pytest.approx(1)
         assert (matrix @ vector).norm().item() == pytest.approx(sigma, rel=1e-9)
-        residual = (matrix.T @ (matrix @ vector) - sigma**2 * vector).norm().item() / sigma
+        residual = (matrix.T @ (matrix @ vector) - sigma**2 * vector).norm().item() / sigma**2
         assert spectrum.residual.item() == pytest.approx(residual, rel=1e-3, abs=1e-13)
 
 
@@ -136,6 +136,35 @@ def test_squares_neither_vanish_nor_overflow(scale, shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * scale
     spectrum = lanczos(Dense(matrix), generator=torch.Generator().manual_seed(1))
     assert spectrum.lower.item() <= top_of(matrix) <= spectrum.upper.item() <= 1.0101 * spectrum.lower.item()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-5, 1e30])
+def test_the_residual_has_no_unit(scale):
+    matrix = torch.randn(60, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spectrum, vector = lanczos_vector(Dense(matrix * scale), generator=torch.Generator().manual_seed(1))
+    square = (spectrum.values.item() / scale) ** 2
+    residual = (matrix.T @ (matrix @ vector) - square * vector).norm().item() / square
+    assert spectrum.residual.item() == pytest.approx(residual, rel=1e-3, abs=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 2])
+def test_long_sums_of_thin_matrices_are_allowed_their_rounding(dtype, width):
+    """A product with one of these is a sum of 50,000 elements one by one, off by 800 roundoffs and more."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        matrix = torch.rand(50000, width, generator=generator).to(dtype)
+        truth = torch.linalg.eigvalsh(matrix.double().mT @ matrix.double())[-1].sqrt().item()
+        for stored in (matrix, matrix.mT.contiguous()):
+            spectrum = lanczos(Dense(stored), generator=generator)
+            assert spectrum.lower.item() <= truth <= spectrum.upper.item()
+
+
+def test_a_tolerance_below_rounding_is_said_not_to_be_reached():
+    matrix = torch.diag(1 / torch.arange(1.0, 400))
+    spectrum = lanczos(Dense(matrix), tolerance=1e-9, max_steps=120, generator=torch.Generator().manual_seed(1))
+    assert spectrum.method.endswith("tolerance 1e-09 not reached")
+    assert spectrum.lower.item() <= top_of(matrix) <= spectrum.upper.item() < spectrum.lower.item() * (1 + 3e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])

@@ -195,6 +195,19 @@ def test_extremely_small_and_large_weights(size, count):
     check(tracker.update()["layer"], weight)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("size", [1e-250, 1e200, 1e300])
+def test_float64_weights_beyond_the_range_of_float32(size, count):
+    weight = power_law(40, 30).double() * size
+    tracker = Tracker({"layer": weight}, count=count)
+    for _ in range(2):
+        found = tracker.update()["layer"]
+        values = torch.linalg.svdvals(weight / size)[:count]
+        torch.testing.assert_close(found.values / size, values, rtol=2e-2, atol=0)
+        assert (found.lower / size <= values * (1 + 1e-9)).all()
+        assert (found.upper / size >= values * (1 - 1e-9)).all()
+
+
 def test_half_precision_that_overflows_when_squared():
     weight = (random(30, 40) * 1e4).half()
     tracker = Tracker({"layer": weight})

@@ -158,3 +158,15 @@ def test_a_copy_that_is_averaged_is_watched_like_any(recwarn):
         f"weights/{layer}/{value}" for layer in "02" for value in ("sigma_max", "stable_rank")
     }
     assert not recwarn.list
+
+
+def test_a_layer_that_puts_out_nothing_does_not_stop_training():
+    class Silent(nn.Module):
+        def forward(self, x):
+            return None
+
+    model = nn.ModuleDict({"a": nn.Linear(3, 4), "silent": Silent()})
+    monitor = Monitor(model, [FeatureProbe("*")], every=1, budget=None)
+    with pytest.warns(RuntimeWarning, match="'silent' returned NoneType"), monitor.at(0):
+        model["silent"](model["a"](torch.randn(5, 3)))
+    assert {name.split("/")[1] for name in monitor.values} == {"a"}

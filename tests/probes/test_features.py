@@ -5,6 +5,7 @@ from torch import nn
 
 from lsdr.moments import Moments
 from lsdr.probes.features import FeatureProbe, feature_summary
+from lsdr.probes.nothing import LayersNotMeasuredError
 
 
 def run(model, *batches, layers="0"):
@@ -138,3 +139,47 @@ def test_without_two_varying_channels_there_is_no_correlation():
 def test_features_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="not finite"):
         feature_summary(Moments.of(torch.tensor([[1.0, torch.nan], [0.0, 1.0]])))
+
+
+class Gives(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x: None, "returned NoneType without a tensor"),
+        (lambda x: {"a": [], "b": 3}, "returned dict without a tensor"),
+        (lambda x: x[:0], "put out no rows"),
+        (lambda x: x.to_sparse(), "'odd'"),
+        (lambda x: x.sum(), r"put out shape \(\)"),
+        (lambda x: torch.fft.fft(x), "real numbers"),
+    ],
+)
+def test_odd_outputs_are_named_when_asked_and_never_stop_the_forward_pass(function, reason):
+    model = nn.ModuleDict({"plain": nn.Linear(3, 4), "odd": Gives(function)})
+    with FeatureProbe("*").attach(model) as features:
+        model["odd"](model["plain"](torch.randn(5, 3)))
+        with pytest.raises(LayersNotMeasuredError, match=reason) as raised:
+            features()
+    assert list(raised.value.measured) == ["plain"]
+
+
+def test_only_odd_outputs_are_no_model_that_did_not_run():
+    model = nn.Sequential(Gives(lambda x: None))
+    with FeatureProbe("0").attach(model) as features:
+        model(torch.zeros(2, 3))
+        with pytest.raises(LayersNotMeasuredError, match="'0' returned NoneType"):
+            features()
+
+
+def test_the_first_tensor_of_nested_outputs_is_taken():
+    model = Gives(lambda x: {"none": None, "list": [[], (3, x), x[:1]]})
+    with FeatureProbe("").attach(model) as features:
+        model(torch.zeros(5, 3))
+    assert features()[""].count == 5

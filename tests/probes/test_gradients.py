@@ -52,3 +52,21 @@ def test_sparse_gradients():
     model = nn.Embedding(5, 2, sparse=True)
     model(torch.tensor([1, 1, 3])).sum().backward()
     assert GradientProbe()(model)[""]["norm"] == pytest.approx(math.sqrt(2 * 2**2 + 2))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-22, 1e-17, 1.0, 1e20, 1e38])
+def test_gradients_that_vanish_or_explode_have_the_norm_that_they_have(size):
+    """Their squares are no float32 numbers, and vanishing is what one looks for."""
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3))
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, size)
+    values = GradientProbe()(model)
+    assert values["0"]["norm"] == pytest.approx(3 * size, rel=1e-6)
+    assert values["1"]["norm"] == pytest.approx(math.sqrt(12) * size, rel=1e-6)
+
+
+def test_large_layers_are_widened_in_parts(monkeypatch):
+    monkeypatch.setattr("lsdr.probes.gradients._PART", 5)
+    layer = nn.Linear(4, 3)
+    layer.weight.grad, layer.bias.grad = 1e-25 * torch.arange(12.0).view(3, 4), torch.zeros(3)
+    assert GradientProbe()(layer)[""]["norm"] == pytest.approx(1e-25 * math.sqrt(506), rel=1e-6)

@@ -2,12 +2,15 @@
 
 import sys
 import tempfile
+import unittest.mock
 
 import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
+from lsdr.regularizers import _normalization_term
 from lsdr.regularizers.spectral_normalization import SpectralNormalization
 
 SETTINGS = {
@@ -40,10 +43,32 @@ def run(settings, mesh, rank, world):
     return [weight.detach().clone() for weight in weights] + gains
 
 
+def check_one_layer_at_a_time(mesh):
+    """Each gathered weight is measured before the next is gathered."""
+    model = nn.Sequential(*(nn.Linear(5, 5) for _ in range(4)))
+    fully_shard(model, mesh=mesh)
+    happened, gather, measure = [], DTensor.full_tensor, _normalization_term.largest_of_blocks
+
+    def noted(name, function):
+        def call(*arguments, **settings):
+            happened.append(name)
+            return function(*arguments, **settings)
+
+        return call
+
+    with (
+        unittest.mock.patch.object(DTensor, "full_tensor", noted("gather", gather)),
+        unittest.mock.patch.object(_normalization_term, "largest_of_blocks", noted("measure", measure)),
+        SpectralNormalization().attach(model),
+    ):
+        assert happened == ["gather", "measure"] * 4, happened
+
+
 def rank_main(rank, world, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     mesh = init_device_mesh("cpu", (world,))
+    check_one_layer_at_a_time(mesh)
     torch.save({name: run(settings, mesh, rank, world) for name, settings in SETTINGS.items()}, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 

@@ -1,15 +1,13 @@
 """`lsdr inspect`."""
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
-
-if TYPE_CHECKING:
-    from lsdr.inspection.inspect import Inspection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,26 +56,29 @@ class Inspect:
         limits = _limits(self.fail_on, KINDS)
         if self.top < 0:
             raise ValueError(f"--top must be 0 (all layers) or more, got {self.top}")
+        for option, written in (("json", self.json), ("csv", self.csv), ("html", self.html)):
+            if written is not None and (option, written) != ("json", "-"):
+                _check_writable(option, Path(written))
         try:
-            inspection = self._inspect()
+            found = self._inspect()
         except KeyboardInterrupt:
             print("lsdr: interrupted", file=sys.stderr)
             return 130
-        found = inspection.to_dict()
         if self.json == "-":
             print(json.dumps(found, indent=1, allow_nan=False))
         else:
             from lsdr.cli.inspect_view import show
 
             show(found, self.top)
-        for written in self._write(found):
-            print(f"written: {written}", file=sys.stderr if self.json == "-" else sys.stdout)
+        for file in self._write(found):
+            print(f"written: {file}", file=sys.stderr if self.json == "-" else sys.stdout)
         hits = [each for each in found["findings"] if each["severity"] in limits or each["kind"] in limits]
         if hits:
             print(f"lsdr: {plural(len(hits), 'finding')} of what --fail-on {self.fail_on} names", file=sys.stderr)
         return 1 if hits else 0
 
-    def _inspect(self) -> "Inspection":
+    def _inspect(self) -> dict[str, Any]:
+        """Inspect, with a bar on a terminal."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -97,13 +98,14 @@ class Inspect:
                 text = f"{done}/{layers} layers, {bytes_done / 1e6:,.0f}/{bytes_all / 1e6:,.0f} MB"
                 bar.update(task, description="measuring", total=bytes_all, completed=bytes_done, layers=text)
 
-            return inspect(
+            inspection = inspect(
                 self.file,
                 base=self.base,
                 layers=self.layers,
                 precision="float64" if self.exact else "float32",
                 progress=advance,
             )
+        return inspection.to_dict()
 
     def _write(self, found: dict[str, Any]) -> list[Path]:
         """Write the files asked for; returns which."""
@@ -125,13 +127,24 @@ class Inspect:
         return written
 
 
+def _check_writable(option: str, path: Path) -> None:
+    """Refuse what cannot become a file before anything is measured."""
+    if str(path) == "-":
+        raise ValueError(f"--{option} takes a file; only --json - writes to standard output")
+    if path.is_dir():
+        raise ValueError(f"--{option} takes a file, and {path} is a folder")
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ValueError(f"--{option} {path} cannot be written: {nearest} is no folder that you may write to")
+
+
 def _limits(words: str | None, kinds: tuple[str, ...]) -> set[str]:
     """The severities and kinds that --fail-on names."""
     if words is None:
         return set()
     severities = {"error": {"error"}, "warning": {"error", "warning"}}
     limits: set[str] = set()
-    for word in words.split(","):
+    for word in (each.strip() for each in words.split(",")):
         if word not in severities and word not in kinds:
             raise ValueError(f"--fail-on takes {', '.join((*severities, *kinds))}; got {word!r}")
         limits |= severities.get(word, {word})

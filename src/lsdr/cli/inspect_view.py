@@ -16,7 +16,7 @@ from lsdr.inspection.findings.peers import standings
 from lsdr.report.numbers import count, duration, plural
 
 _WIDTH = 100
-_NAME = 38
+_NAME = 30
 _OF_A_KIND = 5
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 Column = tuple[str, Callable[[dict[str, Any]], str]]
@@ -44,7 +44,7 @@ def _headline(console: Console, inspection: dict[str, Any]) -> None:
     facts += [f"{len(about['files'])} files"] if len(about["files"]) > 1 else []
     facts += [duration(inspection["seconds"])]
     console.print(Text(_safe(about["path"]), style="bold"))
-    console.print(Text(" · ".join(facts)))
+    console.print(Text(" · ".join(fact for fact in facts if fact)))
     if about.get("base"):
         console.print(Text(f"against {_safe(about['base'])}"))
     for note in about["notes"]:
@@ -84,7 +84,8 @@ def _rate(finding: dict[str, Any]) -> str:
     if not rate:
         return said
     alarms = round(rate["per_model"] * rate["models"])
-    return f"{said} said of {alarms} of {rate['models']} clean models (95% bound: {rate['per_model_upper']:.1%})"
+    trained = f"{rate['trained_models']} trained, 95% bound among those {rate['trained_upper']:.1%}"
+    return f"{said} said of {alarms} of {rate['models']} clean models ({trained})"
 
 
 def _table(console: Console, inspection: dict[str, Any], top: int) -> None:
@@ -94,7 +95,7 @@ def _table(console: Console, inspection: dict[str, Any], top: int) -> None:
         return
     noted = Counter(each["layer"] for each in inspection["findings"])
     chosen = _notable(layers, noted, top)
-    columns = _columns(layers)
+    columns = _fitting(_columns(layers), chosen, console.width)
     if len(chosen) < len(layers):
         console.print(Text(f"The {len(chosen)} most notable of {len(layers)} layers, by depth (--top 0 shows all)"))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
@@ -148,10 +149,22 @@ def _columns(layers: list[dict[str, Any]]) -> list[Column]:
             columns.append((name, _within("delta", key)))
         return [*columns, ("least cos", _least_cosine)]
     columns += [("σ/target", _plain("sigma_over_target")), ("stable", _plain("stable_rank"))]
-    columns += [("effective", _plain("effective_rank")), ("α", _within("power_law_exponent", "exponent"))]
+    columns += [("eff.", _plain("effective_rank")), ("α", _within("power_law_exponent", "exponent"))]
     if any(layer.get("ema") for layer in layers):
         return [*columns, ("EMA", _within("ema", "relative"))]
     return [*columns, ("> noise", _plain("marchenko_pastur_outliers"))]
+
+
+def _fitting(columns: list[Column], layers: list[dict[str, Any]], width: int) -> list[Column]:
+    """The first of the columns, as many as a terminal has room for beside names and shapes, and one at least."""
+    left = width - _NAME - 2 - max(len("shape"), *(len("x".join(map(str, layer["shape"]))) for layer in layers))
+    fitting: list[Column] = []
+    for name, read in columns:
+        left -= max(len(name), *(len(read(layer)) for layer in layers)) + 2
+        if left < 0 and fitting:
+            break
+        fitting.append((name, read))
+    return fitting
 
 
 def _plain(name: str) -> Callable[[dict[str, Any]], str]:
@@ -177,7 +190,7 @@ def _broken(name: str, width: int) -> list[str]:
     return lines
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | int | None) -> str:
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.3g}"

@@ -130,6 +130,11 @@ def choose(
     chosen = [(target, adapter) for target, adapter in adapters.items() if fnmatchcase(target, layers)]
     matched = match_base([target for target, _ in chosen], base.entries) if base is not None else {}
     lost = [target for target, _ in chosen if base is not None and target not in matched]
+    if lost and not matched:
+        raise ValueError(
+            f"none of the {len(chosen)} adapters is for a weight of the base ({lost[0]}, ...): they are for another "
+            "model, or its names are those of another library"
+        )
     notes = []
     if lost:
         listed = ", ".join(lost[:3]) + ", ..." * (len(lost) > 3)

@@ -53,6 +53,11 @@ class Base:
                 self._other_shape.append(task.name)
                 stored = None
             matched.append(replace(task, base=stored))
+        if self._unmatched and not self._other_shape and not any(task.base for task in matched):
+            raise ValueError(
+                f"none of the layers ({self._unmatched[0]}, ...) is in the base {self.path}: it is another model, or "
+                "its names are those of another library"
+            )
         return matched
 
     def notes(self) -> list[str]:

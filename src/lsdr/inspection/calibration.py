@@ -20,9 +20,20 @@ def rates() -> dict[str, dict[str, Any]]:
 
     Returns:
         By kind: "per_model" and "per_layer", shares in [0, 1]; "per_model_upper" and "per_layer_upper", their upper
-        confidence bounds (one-sided, 95%, Clopper-Pearson); "models" and "layers", how many there were.
+        confidence bounds (one-sided, 95%, Clopper-Pearson); "models" and "layers", how many there were;
+        "trained_models" and "trained_upper", the same of those that were trained: the others are at their start, where
+        less can look wrong.
     """
     return {kind: {name: each[name] for name in _SHOWN} for kind, each in calibration()["findings"].items()}
 
 
-_SHOWN = ("per_model", "per_model_upper", "models", "per_layer", "per_layer_upper", "layers")
+_SHOWN = (
+    "per_model",
+    "per_model_upper",
+    "models",
+    "trained_models",
+    "trained_upper",
+    "per_layer",
+    "per_layer_upper",
+    "layers",
+)

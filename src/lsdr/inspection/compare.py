@@ -95,14 +95,19 @@ def average_distance(online: Tensor, average: Tensor) -> dict[str, Any]:
 
     Returns:
         "frobenius", the norm of the difference, and "relative", that over the trained weights' norm; None where
-        either is not finite or the trained weights are zero.
+        either is not finite, the trained weights are zero or the shapes differ. "nonfinite", how many averaged weights
+        are NaN or infinite.
     """
+    broken = average.numel() - int(average.double().isfinite().sum())
+    if broken or online.shape != average.shape:
+        return {"frobenius": None, "relative": None, "nonfinite": broken}
     change = read_entries(_wide(average.flatten(1)) - _wide(online.flatten(1)))
     size = read_entries(online.flatten(1)).frobenius
     finite = math.isfinite(change.frobenius) and math.isfinite(size)
     return {
         "frobenius": change.frobenius if finite else None,
         "relative": change.frobenius / size if finite and size > 0 else None,
+        "nonfinite": 0,
     }
 
 

@@ -14,6 +14,7 @@ from lsdr.linalg.convolution import convolution_bracket
 from lsdr.linalg.singular_values import singular_values
 from lsdr.spectrum import Spectrum
 
+_LARGEST = 1e38  # above it the singular values of float32 weights are no float32 numbers
 _WITHOUT_TARGET = ("embedding", "table", "parameter")  # not multiplied with dense inputs, or nobody knows
 
 
@@ -44,6 +45,8 @@ def layer_row(
     if entries.nonfinite:
         return broken_row(name, weight, facts, entries.nonfinite)
     row = _head(name, weight, facts)
+    if entries.frobenius > _LARGEST:
+        matrix, spectrum = matrix.double(), None
     spectrum = spectrum or singular_values(matrix, precision)
     rows, columns = matrix.shape
     row |= statistics.bounds(spectrum)

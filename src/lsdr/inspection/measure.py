@@ -33,11 +33,18 @@ class Measure:
                 if type(error).__name__ != "_LinAlgError":  # torch does not export it by name to type checkers
                     raise
                 return {"name": task.name, "failed": f"no singular values ({error})"}
+            except ValueError as error:
+                raise ValueError(f"{task.name}: {error}") from error
 
     def _vector(self, task: Task) -> dict[str, Any] | None:
-        values = self.checkpoint.load(task.stored)
-        bad = values.numel() - int(values.double().isfinite().sum())
-        return broken_row(task.name, values, task.facts, bad) if bad else None
+        for name, stored in ((task.name, task.stored), (task.average, task.average)):
+            if name is None or stored is None:
+                continue
+            values = self.checkpoint.load(stored)
+            bad = values.numel() - int(values.double().isfinite().sum())
+            if bad:
+                return broken_row(name, values, task.facts, bad)
+        return None
 
     def _layer(self, task: Task) -> dict[str, Any]:
         load = self.checkpoint.load

@@ -100,7 +100,11 @@ def condition(spectrum: Spectrum, stored: torch.dtype) -> dict[str, Any]:
 
 def outliers(spectrum: Spectrum, rows: int, columns: int) -> int:
     """Values above the Marchenko-Pastur edge of a random matrix with as large entries."""
-    return int(marchenko_pastur_outliers(spectrum, rows, columns)) if float(spectrum.values[0]) > 0 else 0
+    largest = float(spectrum.values[0])
+    if not largest > 0:
+        return 0
+    # Relative to the largest: squares of very large or small float32 numbers are none.
+    return int(marchenko_pastur_outliers(Spectrum.of(spectrum.values.double() / largest), rows, columns))
 
 
 def quantiles(spectrum: Spectrum) -> list[float]:

@@ -15,7 +15,10 @@ ReceiveCall = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], None]
 
 @contextmanager
 def capture(
-    model: nn.Module, layers: Layers | Mapping[str, nn.Module], receive: Receive
+    model: nn.Module,
+    layers: Layers | Mapping[str, nn.Module],
+    receive: Receive,
+    refuse: Callable[[str, str], None] | None = None,
 ) -> Iterator[dict[str, nn.Module]]:
     """Call `receive(name, module, output)` whenever a selected layer has run; no hook is left on leaving.
 
@@ -31,13 +34,14 @@ def capture(
         layers: As for `select_layers`, or layers selected already, by name.
         receive: Called with the layer's name, the layer and its output. Under `torch.compile` it is traced, so keep
             it to plain Python and tensor operations.
+        refuse: Called with the layer's name and the reason where an output holds no tensor; None raises.
 
     Yields:
         The selected layers by name.
 
     Raises:
         ValueError: If no layer matches.
-        TypeError: In the forward pass, if a layer's output holds no tensor.
+        TypeError: In the forward pass, if a layer's output holds no tensor and nothing is to `refuse` it.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
@@ -48,7 +52,7 @@ def capture(
     selected = dict(layers) if isinstance(layers, Mapping) else select_called(model, layers)
     with ExitStack() as handles:
         for name, module in selected.items():
-            handles.callback(module.register_forward_hook(_hook(name, receive)).remove)
+            handles.callback(module.register_forward_hook(_hook(name, receive, refuse)).remove)
         yield selected
 
 
@@ -77,10 +81,19 @@ def capture_calls(modules: Mapping[str, nn.Module], receive: ReceiveCall) -> Ite
         yield
 
 
-def _hook(name: str, receive: Receive) -> Callable[[nn.Module, Any, Any], None]:
+def _hook(
+    name: str, receive: Receive, refuse: Callable[[str, str], None] | None
+) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-        if not _is_recomputation():
-            receive(name, module, _first_tensor(output, name))
+        if _is_recomputation():
+            return
+        feature = _first_tensor(output)
+        if feature is not None:
+            receive(name, module, feature)
+        elif refuse is not None:
+            refuse(name, f"returned {type(output).__name__} without a tensor")
+        else:
+            raise TypeError(f"layer {name!r} returned {type(output).__name__} without a tensor; select another layer")
 
     return hook
 
@@ -91,14 +104,9 @@ def _is_recomputation() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
-def _first_tensor(output: Any, name: str) -> Tensor:
+def _first_tensor(output: Any) -> Tensor | None:
     """Find the feature in what a layer returned: the first tensor."""
     if isinstance(output, Tensor):
         return output
     items = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
-    for item in items:
-        if isinstance(item, Tensor):
-            return item
-        if isinstance(item, list | tuple | Mapping):
-            return _first_tensor(item, name)
-    raise TypeError(f"layer {name!r} returned {type(output).__name__} without a tensor; select another layer")
+    return next((found for item in items if (found := _first_tensor(item)) is not None), None)

@@ -67,7 +67,7 @@ def fused_layout(
     if leaf in ("to_kv", "kv", "kv_linear") and not rows % 2:
         return FusedLayout((("key", rows // 2), ("value", rows // 2)))
     if leaf == "c_attn":
-        return _c_attn(name, rows, columns, model, known)
+        return _c_attn(rows, columns, model, known)
     if leaf == "query_key_value":
         return _query_key_value(name, rows, columns, model, config, known)
     if (leaf == "linear1" and "single_blocks" in path) or leaf == "to_qkv_mlp_proj":
@@ -157,7 +157,7 @@ def _by_head(rows: int, known: AttentionHeads | None, leaf: str) -> FusedLayout:
     return FusedLayout(tuple((part, rows // (3 * known.heads)) for part in _QKV), known.heads)
 
 
-def _c_attn(name: str, rows: int, columns: int, model: str, known: AttentionHeads | None) -> FusedLayout:
+def _c_attn(rows: int, columns: int, model: str, known: AttentionHeads | None) -> FusedLayout:
     """GPT-2 stores (in, out), code after it (out, in)."""
     if model == "gpt_bigcode":
         if known is not None and known.kv_heads == 1 and known.head_dim is not None:

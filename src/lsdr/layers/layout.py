@@ -109,7 +109,7 @@ def describe(
         quantized = len(shape) >= 2 and leaf in ("weight", "qweight")
         return LayerFacts("quantized", unknown=("scales",)) if quantized else LayerFacts("buffer")
     if sum(size != 1 for size in shape) <= 1 and (len(shape) < 2 or _NORM.search(_layer(name)) or _NORM.search(leaf)):
-        return LayerFacts(_one_dimensional(name, leaf))
+        return LayerFacts(_one_dimensional(leaf))
     if _SUFFIX.search(name) is None:
         return _bare(name, leaf, shape)
     parametrized = ("parametrization",) if re.search(r"parametrizations\.|weight_(v|orig)$", name) else ()
@@ -186,7 +186,7 @@ def _bare(name: str, leaf: str, shape: tuple[int, ...]) -> LayerFacts:
     return LayerFacts("parameter", None, matrix_shape, unknown=("use",))
 
 
-def _one_dimensional(name: str, leaf: str) -> Kind:
+def _one_dimensional(leaf: str) -> Kind:
     if re.search(r"bias|beta$", leaf):
         return "bias"
     if _NORM.search(leaf) or leaf in ("weight", "g"):

@@ -1,15 +1,13 @@
 """A stored matrix as an operator, read once per product with A'A."""
 
-import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lsdr.linalg.operator import LinearOperator
-
-# A block of rows stays in the cache of a core between A v and A'(A v): the second product costs no memory traffic.
-_CACHED_BYTES = 1 << 20
+from lsdr.linalg.weight_pass import row_blocks, weight_pass
 
 
 def spectral_dtype(stored: torch.dtype) -> torch.dtype:
@@ -28,12 +26,9 @@ class Dense(LinearOperator):
         self.weight = weight.detach().flatten(1)
         super().__init__((self.weight.shape[0], self.weight.shape[1]), spectral_dtype(weight.dtype), weight.device)
 
-    def rows(self, size: int = _CACHED_BYTES) -> list[Tensor]:
-        """The matrix in blocks of rows of about `size` bytes, as stored; all of it on a GPU."""
-        n = self.shape[1]
-        if self.device.type != "cpu":
-            return [self.weight]
-        return list(self.weight.split(max(1, math.ceil(size / max(n * self.dtype.itemsize, 1)))))
+    def rows(self) -> Sequence[Tensor]:
+        """The matrix in blocks of rows, as stored, of which one can be widened without much memory."""
+        return row_blocks(self.weight, self.shape[1] * self.dtype.itemsize)
 
     def matvec(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
         """A x, for each vector x."""
@@ -46,21 +41,17 @@ class Dense(LinearOperator):
         if self.weight.dtype == self.dtype:
             return y @ self.weight
         blocks = self.rows()
-        parts = y.split([len(block) for block in blocks], -1)
-        return torch.stack([part @ block.to(self.dtype) for part, block in zip(parts, blocks, strict=True)]).sum(0)
+        total = y.new_zeros(*y.shape[:-1], self.shape[1])
+        for part, block in zip(y.split([len(block) for block in blocks], -1), blocks, strict=True):
+            total += part @ block.to(self.dtype)
+        return total
 
     def gram(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         """A'A x, for each vector x, reading each weight once."""
-        flat = x.reshape(-1, x.shape[-1])
-        total = torch.zeros_like(flat)
-        single = len(flat) == 1
-        for stored in self.rows():
-            block = stored.to(self.dtype)
-            if single:  # a matrix-vector product runs at the memory's speed, a thin matrix product does not
-                total[0].addmv_(block.mT, block.mv(flat[0]))
-            else:
-                total.addmm_(flat @ block.mT, block)
-        return total.view_as(x)
+        flat = x.reshape(-1, self.shape[1])
+        out = flat.new_empty(flat.shape)
+        weight_pass(self.weight, flat, out, squares=False)
+        return out.view_as(x)
 
     def matrix(self) -> Float[Tensor, "m n"]:
         """A itself, in the type of the products."""

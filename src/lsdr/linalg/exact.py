@@ -1,4 +1,4 @@
-"""Singular values and Frobenius norms of operators, exact, by the cheapest way that their structure allows."""
+"""Singular values of operators, exact, by the cheapest way that their structure allows."""
 
 import math
 from typing import Literal
@@ -11,7 +11,7 @@ from lsdr.linalg.block_diagonal import BlockDiagonal, Grouped
 from lsdr.linalg.circular import Circular, circular_singular_values
 from lsdr.linalg.combine import Product, Scaled
 from lsdr.linalg.dense import Dense
-from lsdr.linalg.frobenius import core, frobenius, inner_dimensions, magnitude, thin
+from lsdr.linalg.frobenius import core, inner_dimensions, magnitude, thin
 from lsdr.linalg.full_precision import full_precision
 from lsdr.linalg.hadamard import Hadamard
 from lsdr.linalg.kronecker import Kronecker
@@ -26,8 +26,6 @@ Precision = Literal["float32", "float64"]
 _EPS = 2.0**-52
 _LARGEST_ENTRIES = 1 << 26  # 512 MiB in float64
 _SMALL = 64
-
-__all__ = ["exact_singular_values", "frobenius"]
 
 
 def exact_singular_values(operator: LinearOperator, precision: Precision = "float64") -> Spectrum:

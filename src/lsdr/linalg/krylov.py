@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lsdr.linalg.block_power import Ritz
-
 # Vectors of a basis: with their products they are the memory that a layer takes while it is refined.
 _BASIS = 64
 
@@ -20,7 +18,7 @@ def krylov_ritz(
     growth: float = 1e-4,
     depth: int | None = None,
     shared: bool = False,
-) -> tuple[Ritz, Float[Tensor, "k n"]]:
+) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"], Float[Tensor, "k n"]]:
     r"""The k largest Ritz pairs of A'A on the span of :math:`V, A^TA V, (A^TA)^2 V, \dots`.
 
     The basis is kept and orthogonalised in full, three times, since a block that lacks rank gets made-up directions. It
@@ -36,11 +34,11 @@ def krylov_ritz(
         tolerance: Of the largest value's residual, relative to the squared singular value.
         growth: Relative growth of the values in a step, below which they count as settled.
         depth: Products of A'A with k vectors, at most; None for a basis of 64 vectors, but at least 8 products.
-
         shared: Whether other processes take part in the products: then all go on until the next one says to stop.
 
     Returns:
-        The values as `ritz` gives them, with one layer, and the Ritz vectors, largest first.
+        The Ritz values (of A'A, lower bounds of its largest eigenvalues), their residuals relative to them, both on the
+        CPU in float64, and the Ritz vectors; largest first.
     """
     k, n = start.shape
     depth = max(8, _BASIS // k) if depth is None else depth
@@ -71,4 +69,4 @@ def krylov_ritz(
             block = torch.linalg.qr(block.mT).Q.mT
         block = block[: n - len(basis)]
         basis = torch.cat([basis, block])
-    return Ritz(theta.clamp(min=0)[None], residual[None], torch.eye(k, dtype=torch.float64)[None]), vectors
+    return theta.clamp(min=0), residual, vectors

@@ -12,6 +12,7 @@ from torch import Tensor
 from lsdr.linalg.dense import Dense
 from lsdr.linalg.full_precision import full_precision
 from lsdr.linalg.operator import LinearOperator
+from lsdr.linalg.ritz_bounds import rounding
 from lsdr.spectrum import Spectrum
 
 # Starts where the space of the first is exhausted (identity, low rank): together they leave a direction out far more
@@ -47,11 +48,10 @@ def lanczos(
     there are three more runs from starts of their own, and the bound is the largest of the four for a c that makes up
     for the other three.
 
-    Rounding: both bounds are widened by (16 + n / 4096) u, u the unit roundoff of the products' type, for errors of the
-    recurrence's coefficients (sums over n elements are biased for large n); and within the recurrence every step is
-    allowed an error along the top vector of 2 u lambda, or of twice the largest that the last step shows against
-    directions in which exact arithmetic gives 0. This allowance is statistical, as rounding errors are; for a proof
-    see `certified_norm`.
+    Rounding: both bounds are widened by 4 u sqrt(max(m, n)), u the unit roundoff of the products' type, for errors of
+    the recurrence's coefficients, which are long sums; and within the recurrence every step is allowed an error along
+    the top vector of 2 u lambda, or of twice the largest that the last step shows against directions in which exact
+    arithmetic gives 0. This allowance is statistical, as rounding errors are; for a proof see `certified_norm`.
 
     Cost: one product with A'A a step; about 25 steps for a 1280 x 1280 matrix without a gap, 5 to 10 for trained
     layers. Memory: one vector of n elements a step.
@@ -63,14 +63,14 @@ def lanczos(
 
     Args:
         operator: What to measure.
-        tolerance: Stop when upper / lower - 1 is below.
+        tolerance: Stop when upper / lower - 1 is below. Rounding may not allow some 2e-4 or less in float32.
         failure: Probability that the upper bound is below the truth, of the random start alone. In float32 not below
             1e-6 sqrt(n) or so: less of the top vector than that is lost in rounding.
         max_steps: Give what there is after so many steps, tolerance reached or not (`method` says which).
         generator: Of the start; None is torch's global one.
 
     Returns:
-        One value (the Ritz value) with bounds and the residual |A'A v - sigma^2 v| / sigma, in float64 on the CPU.
+        One value (the Ritz value) with bounds and the residual |A'A v - sigma^2 v| / sigma^2, in float64 on the CPU.
 
     Raises:
         ValueError: If the operator holds nan or infinite numbers, or the arguments cannot be met.
@@ -95,8 +95,8 @@ def lanczos_vector(
     """As `lanczos`, with the right singular vector that belongs to the value.
 
     Returns:
-        The spectrum, and the Ritz vector of norm 1 (in the operator's type, on its device). Its error is about
-        residual / gap to the next singular value. Of a zero operator: a random direction.
+        The spectrum, and the Ritz vector of norm 1 (in the operator's type, on its device). Its error is about the
+        residual over the relative gap to the next squared singular value. Of a zero operator: a random direction.
     """
     with full_precision(operator.device):
         spectrum, run = _bracket(operator, tolerance, failure, max_steps, generator)
@@ -117,7 +117,7 @@ class _Run:
         m, self.n = operator.shape
         self.from_outputs = m < self.n
         self.roundoff = torch.finfo(operator.dtype).eps / 2
-        self.shift = (16 + self.n / 4096) * self.roundoff
+        self.shift = rounding(operator.shape, operator.dtype)
         self.diagonal: list[float] = []
         self.off: list[float] = []
         self.largest = 0.0
@@ -182,7 +182,9 @@ class _Run:
         return max(2 * self.roundoff, 2 * self.rest[:-2].abs().max().item() / self.largest)
 
     def missing(self, candidate: float, least: float, noise: float) -> float:
-        """Steps until a top eigenvalue of A'A as large as the candidate is excluded; 0 if it is by now.
+        """Steps until a top eigenvalue of A'A as large as the candidate is excluded.
+
+        0 if it is by now, infinity if rounding hides too much of it for this candidate ever to be.
 
         Args:
             candidate: Above the largest Ritz value.
@@ -210,6 +212,8 @@ class _Run:
             total += max(y - h, 0.0) ** 2
         if total > _FULL:
             return 0.0
+        if not y > h or math.isnan(y - h):
+            return math.inf  # what follows adds nothing: h grows as y does, and a little in every step
         if not before_y > 0:
             return 1.0
         growth = math.log(max(y / before_y, 1.01))
@@ -231,7 +235,8 @@ def _bracket(
     if run is None:
         zero = torch.zeros(1, dtype=torch.float64)
         return Spectrum.of(zero, method="zero", lower=zero, upper=zero, residual=zero), None
-    width = (1 + tolerance) ** 2 * (1 - run.shift) / (1 + run.shift)  # of the Ritz value and the excluded one
+    # Of the Ritz value and the excluded one.
+    width = max((1 + tolerance) ** 2 * (1 - run.shift) / (1 + run.shift), 1 + run.shift)
     value = _extend([], run, width, _least(failure, 1), max_steps)
     smallest = math.sqrt(_least(failure, 1) * (value if run.from_outputs else 1)) * run.first
     if run.steps < run.n and not run.exhausted and smallest <= 2 * run.roundoff:
@@ -267,7 +272,7 @@ def _extend(runs: list[_Run], run: _Run, width: float, least: float, steps: int)
             if end or not missing:
                 return value
             # Growth speeds up as the run finds the top: the estimate is never trusted to the last step.
-            due = run.steps + max(1, min(int(0.5 * missing), run.steps // 4))
+            due = run.steps + max(1, int(min(0.5 * missing, run.steps // 4)))
         run.step()
 
 
@@ -330,8 +335,9 @@ def _spectrum(run: _Run, value: float, upper: float, tolerance: float, method: s
     low, high = math.sqrt(max(value * (1 - run.shift), 0.0)), math.sqrt(upper * (1 + run.shift))
     if high > (1 + tolerance) * low * (1 + 1e-12):
         method += f", tolerance {tolerance:g} not reached"
-    residual = run.off[-1] * abs(run.ritz_vector()[-1]) / sigma + run.shift * sigma
-    tensors = [torch.tensor([x / run.factor], dtype=torch.float64) for x in (sigma, low, high, residual)]
+    residual = run.off[-1] * abs(run.ritz_vector()[-1]) / value + run.shift
+    numbers = (sigma / run.factor, low / run.factor, high / run.factor, residual)
+    tensors = [torch.tensor([number], dtype=torch.float64) for number in numbers]
     return Spectrum.of(tensors[0], method=method, lower=tensors[1], upper=tensors[2], residual=tensors[3])
 
 

@@ -50,11 +50,12 @@ def trusted(layer: Layer, reading: Reading) -> bool:
     return _SAFE**-3 < largest < _SAFE**3
 
 
-def unit_of(largest: float) -> float:
-    """The unit for a layer whose products are of this size."""
+def unit_of(largest: float, dtype: torch.dtype) -> float:
+    """The unit for a layer whose products are of this size; what is divided by it stays a normal number of the type."""
     if largest == 0:
         return _ZERO_UNIT
-    return 1.0 if 1 / _SAFE <= largest <= _SAFE else 2.0 ** max(-120, min(120, math.frexp(largest)[1]))
+    limit = 120 if dtype == torch.float32 else 1000
+    return 1.0 if 1 / _SAFE <= largest <= _SAFE else 2.0 ** max(-limit, min(limit, math.frexp(largest)[1]))
 
 
 def to_host(

@@ -19,7 +19,7 @@ from lsdr.linalg.krylov import krylov_ritz
 from lsdr.linalg.lanczos import lanczos_vector
 from lsdr.linalg.operator import LinearOperator
 from lsdr.linalg.parallel import each_layer
-from lsdr.linalg.ritz_bounds import ritz_spectrum
+from lsdr.linalg.ritz_bounds import ritz_spectrum, rounding
 from lsdr.linalg.sharded import any_of
 from lsdr.linalg.tracked_layer import GroupKey, Layer, layer_of, products
 from lsdr.linalg.tracked_reading import Reading, StepResult, size_of, to_host, trusted, unit_of
@@ -58,9 +58,9 @@ class Tracker:
     - `upper`: from the Frobenius norm of the same pass, :math:`\sigma_j^2 \le |A|_F^2 - \sum_{i \ne j} \sigma_i^2` and
       :math:`j \sigma_j^2 \le |A|_F^2 - \sum_{i > j} \sigma_i^2`: rigorous but for rounding, and loose unless the rank
       is low. After a cold start Lanczos' own bound, which is tight. None for an operator that is not a matrix;
-    - `residual`: :math:`|A^T A v - \theta v| / \theta` of the vector before the step. A singular value lies within half
-      of it, relatively; it grows when the weight changes faster than the step follows. `tolerance` spends more steps
-      there.
+    - `residual`: :math:`|A^T A v - \theta v| / \theta` of the vector before the step. A singular value lies within
+      about half of it, relatively; it grows when the weight changes faster than the step follows. `tolerance` spends
+      more steps there.
 
     Weights are held by reference and read as they are at each update; nothing is copied, nothing is stacked, and
     neither the weights, autograd nor torch's global generator notice. On a GPU a warm update is one synchronisation.
@@ -299,7 +299,7 @@ class Tracker:
         """Find out why the sum of squares is no positive number; whether to try again under another scale."""
         bad, largest = layer.examine()
         layer.started = False
-        layer.scale = unit_of(largest)
+        layer.scale = unit_of(largest, layer.dtype)
         self._vectors(layer).copy_(self._start(layer))
         if bad:
             layer.scale = 1.0
@@ -319,9 +319,8 @@ class Tracker:
         self._vectors(layer).copy_(vector)
         assert spectrum.upper is not None
         assert spectrum.residual is not None
-        value = float(spectrum.values[0])
-        residual = float(spectrum.residual[0]) / value if value else 0.0
-        return Reading([(value / layer.scale) ** 2], [residual], None, spectrum.method, float(spectrum.upper[0]))
+        square, residual = (float(spectrum.values[0]) / layer.scale) ** 2, float(spectrum.residual[0])
+        return Reading([square], [residual], None, spectrum.method, float(spectrum.upper[0]))
 
     def _refine(self, layer: Layer, tolerance: float) -> Reading:
         return self._krylov(
@@ -330,9 +329,9 @@ class Tracker:
 
     def _krylov(self, layer: Layer, start: Tensor, method: str, **settings: float | int) -> Reading:
         with full_precision(layer.device):
-            found, vectors = krylov_ritz(layer.product, start, shared=layer.shards is not None, **settings)  # type: ignore[arg-type]
+            squares, residual, vectors = krylov_ritz(layer.product, start, shared=layer.shards is not None, **settings)  # type: ignore[arg-type]
             self._vectors(layer).copy_(vectors)
-        return Reading(found.squares[0].tolist(), found.residual[0].tolist(), None, method)
+        return Reading(squares.tolist(), residual.tolist(), None, method)
 
     def _each(self, function: Callable[[Layer], T], layers: list[Layer]) -> Iterator[T]:
         """In order; on threads where the layers are this process's own."""
@@ -345,18 +344,17 @@ class Tracker:
         return [layer for layer, flag in zip(layers, any_of(layers, late), strict=True) if flag]
 
     def _spectrum(self, layer: Layer, reading: Reading) -> Spectrum:
-        eps = torch.finfo(layer.dtype).eps
         spectrum = ritz_spectrum(
             reading.squares,
             reading.residual,
             reading.frobenius,
             scale=layer.scale,
-            allowance=2 * eps * math.sqrt(max(layer.shape)),
+            allowance=rounding(layer.shape, layer.dtype),
             method=reading.method,
             upper=reading.upper,
         )
         if reading.frobenius is not None:
             self.frobenius[layer.name] = math.sqrt(reading.frobenius) * layer.scale
         if layer.started:
-            layer.scale = unit_of(float(spectrum.values[0]))
+            layer.scale = unit_of(float(spectrum.values[0]), layer.dtype)
         return spectrum

@@ -54,6 +54,18 @@ def restored_columns(vectors: Float[Tensor, "k n"], shape: Sequence[int], order:
     return vectors.view(-1, *(shape[d] for d in order)).permute(inverse).reshape(len(vectors), -1)
 
 
+def row_blocks(matrix: Tensor, row_bytes: int) -> Sequence[Tensor]:
+    """A matrix in blocks of rows, as stored, of a megabyte on a CPU and of 64 on a GPU.
+
+    Args:
+        matrix: Shape (m, ...).
+        row_bytes: What a row takes in the type of the products.
+    """
+    wanted = _CACHED_BYTES if matrix.device.type == "cpu" else _DEVICE_BYTES
+    size = max(1, math.ceil(wanted / max(row_bytes, 1)))
+    return matrix.split(size) if len(matrix) > size else (matrix,)
+
+
 def weight_pass(
     matrix: Tensor, vectors: Float[Tensor, "k n"], out: Float[Tensor, "k n"], scale: float = 1.0, squares: bool = True
 ) -> float | Tensor:
@@ -74,19 +86,16 @@ def weight_pass(
         The sum, a number on a CPU and a tensor of shape () on a GPU; not finite where a weight is not.
     """
     on_cpu = matrix.device.type == "cpu"
-    m, n = len(matrix), vectors.shape[1]
-    size = max(1, math.ceil((_CACHED_BYTES if on_cpu else _DEVICE_BYTES) / max(n * vectors.dtype.itemsize, 1)))
-    blocks = matrix.split(size) if m > size else (matrix,)
+    k, n = vectors.shape
     as_stored = matrix.ndim == 2 and matrix.dtype == vectors.dtype and scale == 1.0
-    few = vectors.shape[0] <= 4
-    single = vectors.shape[0] == 1
-    x, z, columns = vectors[0], out[0], vectors.mT
     total: float | Tensor = 0.0
-    if m == 0 or n == 0:
+    if not min(k, n, len(matrix)):
         out.zero_()
         return total
+    single, few = k == 1, k <= 4
+    x, z, columns = vectors[0], out[0], vectors.mT
     beta = 0.0
-    for stored in blocks:
+    for stored in row_blocks(matrix, n * vectors.dtype.itemsize):
         block = stored if as_stored else stored.flatten(1).to(vectors.dtype)
         if scale != 1.0:
             block = block * (1.0 / scale)

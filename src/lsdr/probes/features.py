@@ -72,17 +72,20 @@ class FeatureProbe:
             try:
                 with torch.no_grad():
                     seen.setdefault(name, Moments()).update(_samples(module, output.detach()))
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RuntimeError) as error:  # such as sparse and nested tensors
                 failed[name] = str(error)
 
-        with capture(model, self.layers, receive) as selected:
+        with capture(model, self.layers, receive, failed.__setitem__) as selected:
 
             def features() -> dict[str, Moments]:
-                if not seen:
+                if not seen and not failed:
                     raise NothingMeasuredError(
                         f"none of the {len(selected)} selected layers ran: run the model inside the context, and with "
                         "torch.compile enter it before the first compiled call"
                     )
+                for name, moments in seen.items():
+                    if not moments.count:
+                        failed.setdefault(name, "put out no rows")
                 good = [name for name in selected if name in seen and name not in failed]
                 measured = {name: Moments().merge(seen[name]) for name in good}
                 if failed:

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from lsdr.layers.select import Layers, select_layers
 from lsdr.probes.nothing import NothingMeasuredError
 
+# Below this sum of squares, entries that matter may have squares that float32 does not hold.
+_LEAST = 1e-28
+# Entries that are widened at a time.
+_PART = 1 << 20
+
 
 @dataclass(frozen=True)
 class GradientProbe:
@@ -94,7 +99,21 @@ def _local(tensor: Any) -> Tensor:
 
 
 def _squares(layers: Sequence[Sequence[Any]]) -> list[float]:
-    """Sum of squares of each layer's tensors in float64, over all ranks; one transfer from the device."""
+    """Sum of squares of each layer's tensors, over all ranks; those that float32 may not hold are taken anew."""
+    squares = _sums(layers, torch.float32)
+    unsure = [index for index, square in enumerate(squares) if not _LEAST < square < math.inf]
+    if unsure:
+        again = _sums([layers[index] for index in unsure], torch.float64)
+        for index, square in zip(unsure, again, strict=True):
+            squares[index] = square
+    return squares
+
+
+def _sums(layers: Sequence[Sequence[Any]], least: torch.dtype) -> list[float]:
+    """Sum of squares of each layer's tensors, over all ranks; one transfer from the device.
+
+    Entries are squared in the type `least` or better, and sums over tensors and ranks taken in float64.
+    """
     with torch.no_grad():
         sums: list[Tensor] = []
         meshes: dict[tuple[Any, ...], list[tuple[int, Tensor]]] = {}
@@ -103,8 +122,7 @@ def _squares(layers: Sequence[Sequence[Any]]) -> list[float]:
             wide = torch.float32 if device.type == "mps" else torch.float64
             total = torch.zeros((), dtype=wide, device=device)
             for tensor in tensors:
-                # The norm accumulates in float32 or better and is squared in float64: no overflow on the way.
-                square = torch.linalg.vector_norm(_local(tensor), dtype=_accumulator(tensor)).to(wide).square()
+                square = _square(_local(tensor), wide if tensor.dtype == torch.float64 else least, wide)
                 sharded = _sharded_dimensions(tensor)
                 if sharded:
                     meshes.setdefault((tensor.device_mesh, *sharded), []).append((index, square))
@@ -120,8 +138,14 @@ def _squares(layers: Sequence[Sequence[Any]]) -> list[float]:
         return torch.stack(sums).tolist()
 
 
-def _accumulator(tensor: Any) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+def _square(tensor: Tensor, squared: torch.dtype, wide: torch.dtype) -> Tensor:
+    """The sum of squares of a tensor; a wider type is a copy on a CPU, so it is made of a part at a time."""
+    if squared != wide or tensor.dtype == wide:
+        norm: Tensor = torch.linalg.vector_norm(tensor, dtype=squared)
+        return norm.to(wide).square()
+    parts = [torch.linalg.vector_norm(part, dtype=wide) for part in tensor.reshape(-1).split(_PART)]
+    total: Tensor = torch.stack(parts).square().sum()
+    return total
 
 
 def _sharded_dimensions(tensor: Any) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from lsdr.layers.operators import layer_operator
 from lsdr.layers.select import Layers, select_layers
 from lsdr.layers.tuners import is_adapted
-from lsdr.linalg.exact import frobenius
+from lsdr.linalg.frobenius import frobenius
 from lsdr.linalg.operator import LinearOperator
 from lsdr.linalg.tracking import Tracker
 from lsdr.spectrum import Spectrum

@@ -20,14 +20,15 @@ class Gains:
     ranks, unscaled and clipped by then. What the optimiser does to the norm of W itself the projection undoes.
 
     Args:
-        weights: Layers' weights by name.
+        layers: Layers by name, each with a weight.
         initial: Their norms.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], initial: Mapping[str, float]):
-        self.weights = dict(weights)
+    def __init__(self, layers: Mapping[str, nn.Module], initial: Mapping[str, float]):
+        self._layers = dict(layers)
         self.parameters = {
-            name: nn.Parameter(torch.tensor(initial[name], device=weight.device)) for name, weight in weights.items()
+            name: nn.Parameter(torch.tensor(initial[name], device=weight.device))
+            for name, weight in self._weights().items()
         }
         self._optimized = self._stepped = False
 
@@ -39,6 +40,9 @@ class Gains:
             yield
         finally:
             handle.remove()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: module.get_parameter("weight") for name, module in self._layers.items()}
 
     def check_optimized(self) -> None:
         """Make sure that an optimiser learns them.
@@ -55,12 +59,13 @@ class Gains:
 
     def _before_step(self, optimizer: Optimizer, arguments: Any, keywords: Any) -> None:
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        self._stepped |= any(id(weight) in held for weight in self.weights.values())
+        weights = self._weights()
+        self._stepped |= any(id(weight) in held for weight in weights.values())
         for name, gain in self.parameters.items():
             if id(gain) not in held:
                 continue
             self._optimized = True
-            weight = self.weights[name]
+            weight = weights[name]
             if weight.grad is None:
                 gain.grad = None
                 continue

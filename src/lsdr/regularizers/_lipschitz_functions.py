@@ -27,10 +27,10 @@ class Part:
 # Largest slopes, or norms of rearrangements.
 _SLOPES: dict[Any, float] = {
     **dict.fromkeys([F.relu, torch.relu, "relu", "relu_", F.relu6, torch.tanh, F.tanh, "tanh", torch.abs, "abs"], 1.0),
-    **dict.fromkeys([torch.clamp, "clamp", F.hardtanh, F.softplus, torch.sin, "sin", torch.cos, "cos"], 1.0),
+    **dict.fromkeys([torch.clamp, "clamp", F.hardtanh, torch.sin, "sin", torch.cos, "cos"], 1.0),
     **dict.fromkeys([operator.neg, torch.neg, "neg", operator.getitem, "contiguous", "clone", torch.clone], 1.0),
     **dict.fromkeys([torch.flatten, "flatten", "view", "reshape", torch.reshape, "unflatten", torch.unflatten], 1.0),
-    **dict.fromkeys(["permute", torch.permute, "transpose", torch.transpose, "movedim", torch.movedim, "mT", "T"], 1.0),
+    **dict.fromkeys(["permute", torch.permute, "transpose", torch.transpose, "movedim", torch.movedim], 1.0),
     **dict.fromkeys(["squeeze", torch.squeeze, "unsqueeze", torch.unsqueeze, "chunk", torch.chunk], 1.0),
     **dict.fromkeys(["split", torch.split, "detach", "float", "double", "to", F.pixel_shuffle, F.pixel_unshuffle], 1.0),
     **dict.fromkeys([torch.sigmoid, F.sigmoid, "sigmoid"], 0.25),
@@ -48,6 +48,7 @@ _AS_LAYERS: dict[Any, Callable[..., nn.Module]] = {
     F.adaptive_avg_pool1d: nn.AdaptiveAvgPool1d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
     F.adaptive_avg_pool3d: nn.AdaptiveAvgPool3d,
+    F.softplus: nn.Softplus,
     F.interpolate: lambda *settings, antialias=False, **rest: _upsample(antialias, *settings, **rest),
     F.max_pool2d: lambda kernel_size, stride=None, padding=0, dilation=1, **rest: nn.MaxPool2d(
         kernel_size, stride, padding, dilation
@@ -58,6 +59,8 @@ _SUBTRACT = (operator.sub, operator.isub, torch.sub, "sub", "sub_")
 _MULTIPLY = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
 _DIVIDE = (operator.truediv, operator.itruediv, torch.div, "div", "div_")
 _JOIN = (torch.cat, torch.concat, torch.stack)
+# Of what `tensor.name` reads: the tensor itself in another order, or what says nothing of its values.
+_SAME, _FACTS = ("T", "mT", "H", "mH", "data", "real"), ("shape", "ndim", "dtype", "device")
 _AVERAGE, _SUM = (torch.mean, "mean"), (torch.sum, "sum")
 _PRODUCTS = (operator.matmul, torch.matmul, torch.bmm, torch.einsum, "matmul", "bmm", F.scaled_dot_product_attention)
 
@@ -77,10 +80,11 @@ def function_constant(node: fx.Node, part: Callable[[Any], Part], output: Shape)
         ValueError: If there is no rule for it, or its rule needs shapes.
     """
     target: Any = node.target
-    if target in _JOIN:
-        return math.hypot(*(part(each).constant for each in node.args[0])), ""  # type: ignore[union-attr]
-    given: tuple[Any, ...] = node.args
     keywords: dict[str, Any] = dict(node.kwargs)
+    operands = [keywords.pop(name) for name in ("input", "tensors", "other") if name in keywords]
+    given: tuple[Any, ...] = (*node.args, *operands)
+    if target in _JOIN:
+        return math.hypot(*(part(each).constant for each in given[0])), ""
     arguments = [part(each) for each in (*given, *keywords.values())]
     first = arguments[0]
     dependent = [each for each in arguments if each.constant]
@@ -97,7 +101,11 @@ def function_constant(node: fx.Node, part: Callable[[Any], Part], output: Shape)
         factor = _largest(node, other.value)
         if target in _DIVIDE:
             factor = 1 / factor if factor else math.inf
-        return dependent[0].constant * factor * _repeated(node, dependent[0], output), ""
+        return product_of(dependent[0].constant, factor * _repeated(node, dependent[0], output)), ""
+    if not first.constant or len(dependent) > 1:
+        raise ValueError(
+            f"{_name(node)} (node {node.name!r}) has a rule only where its first argument alone depends on the input"
+        )
     if target is F.leaky_relu:
         slope = given[1] if len(given) > 1 else keywords.get("negative_slope", 0.01)
         return first.constant * max(1.0, abs(slope)), ""
@@ -123,14 +131,31 @@ def function_constant(node: fx.Node, part: Callable[[Any], Part], output: Shape)
         return first.constant * constant, note
     if target is operator.getitem and not _slices(given[1]):
         raise ValueError(f"indices of {_name(node)} (node {node.name!r}) may repeat entries: take ints and slices")
+    if target is getattr and given[1] in _SAME:
+        return first.constant, ""
+    if target == "to" and any(
+        isinstance(e, torch.dtype) and not e.is_floating_point for e in (*given, *keywords.values())
+    ):
+        raise ValueError(f"{_name(node)} (node {node.name!r}) rounds, so that it jumps: it has no Lipschitz constant")
     if target in _SLOPES:
-        if len(dependent) > 1:
-            raise ValueError(f"{_name(node)} with several arguments that depend on the input has no rule")
         return first.constant * _SLOPES[target], ""
     raise ValueError(
         f"there is no rule for {_name(node)} (node {node.name!r}): use a module with a rule, or name the submodule "
         "that holds it, constants={name: its Lipschitz constant}"
     )
+
+
+def tells_no_values(node: fx.Node) -> bool:
+    """Whether a node asks a tensor for its shape or the like, which does not depend on what is in it."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    return node.target is getattr and node.args[1] in _FACTS
+
+
+def product_of(first: float, second: float) -> float:
+    """The product of two constants: 0 times whatever is constant, and so 0; what is not a number bounds nothing."""
+    product = first * second if first and second else 0.0
+    return math.inf if math.isnan(product) else product
 
 
 def _upsample(antialias: bool, *settings: Any, **rest: Any) -> nn.Module:

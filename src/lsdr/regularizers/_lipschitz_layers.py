@@ -79,6 +79,8 @@ def layer_constant(module: nn.Module, shape: Shape, output: Shape) -> tuple[floa
         return certified_largest(read_weight(module)[None]), ""
     if isinstance(module, CONVOLUTIONS + TRANSPOSED):
         return _convolution(module, shape), ""
+    if isinstance(module, nn.Softplus) and module.threshold < 20:
+        raise ValueError(f"Softplus(threshold={module.threshold}) jumps there: it has no Lipschitz constant below 20")
     if type(module) in _ACTIVATIONS:
         return _ACTIVATIONS[type(module)], ""
     if isinstance(module, _DROPOUTS):

@@ -18,6 +18,7 @@ from lsdr.regularizers._largest import SMALL, largest_of_blocks, largest_of_oper
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # Each attempt aims as far below as the last one was above; rounding to bfloat16 takes two or three.
 _ATTEMPTS = 100
+_LARGE = 1e30
 
 
 class NormalizationTerm:
@@ -37,20 +38,22 @@ class NormalizationTerm:
         """The norms that the last projection found, before it scaled."""
         self.gains: Gains | None = None
         self._layers = dict(layers)
-        self._weights = {name: _plain_weight(name, module) for name, module in layers.items()}
+        for name, module in layers.items():
+            _plain_weight(name, module)
         self._bounds, self._size, self._soft, self._tolerance = dict(bounds), size, soft, tolerance
         self._vectors: dict[str, Tensor] = {}
         self._seed = 0
         with torch.no_grad():
             if learnable:
-                norms = self._measure(list(self._weights))
+                self._check_untied()
+                norms = self._measure(list(self._layers))
                 initial = {name: min(norm, self._bounds[name]) for name, norm in norms.items()}
-                self.gains = Gains(self._weights, {k: v if math.isfinite(v) else 0.0 for k, v in initial.items()})
+                self.gains = Gains(self._layers, {k: v if math.isfinite(v) else 0.0 for k, v in initial.items()})
             self._scale()
 
     def __call__(self, **context: Any) -> Float[Tensor, ""]:
         """Nothing is added to the loss."""
-        return torch.zeros((), device=next(iter(self._weights.values())).device)
+        return torch.zeros((), device=self._weight(next(iter(self._layers))).device)
 
     def parameters(self) -> list[nn.Parameter]:
         """The learned gains, for an optimiser; empty if the gain is fixed."""
@@ -101,7 +104,7 @@ class NormalizationTerm:
             raise ValueError(f"the state is of another spectral normalization: entries {differing} do not fit")
         self._seed = int(state.get("seed", 0))
         self._vectors = {
-            name: state[f"vectors/{name}"].to(self._weights[name].device, copy=True)
+            name: state[f"vectors/{name}"].to(self._weight(name).device, copy=True)
             for name in self._layers
             if f"vectors/{name}" in state
         }
@@ -111,14 +114,31 @@ class NormalizationTerm:
 
     @torch.no_grad()
     def _scale(self) -> None:
-        self.measured = self._measure(list(self._weights))
+        self.measured = self._measure(list(self._layers))
+        scaled: set[int] = set()
         for name, norm in self.measured.items():
+            if id(self._weight(name)) in scaled:  # shared with a layer before: no longer what was measured
+                norm = self._measure([name])[name]
             if not (math.isfinite(norm) and norm > 0):
                 continue
             target = self._target(name, norm)
             slack = self._tolerance / 2
             if norm > target * (1 + slack) or (norm < target * (1 - slack) and not self._soft):
                 self._scale_layer(name, norm, target)
+                scaled.add(id(self._weight(name)))
+
+    def _weight(self, name: str) -> nn.Parameter:
+        """A layer's weight as it is now: `fully_shard` and `load_state_dict(assign=True)` put another in its place."""
+        return _plain_weight(name, self._layers[name])
+
+    def _check_untied(self) -> None:
+        owners: dict[int, str] = {}
+        for name in self._layers:
+            owner = owners.setdefault(id(self._weight(name)), name)
+            if owner != name:
+                raise ValueError(
+                    f"layers {owner!r} and {name!r} share a weight, which has one norm to learn: leave one out"
+                )
 
     def _target(self, name: str, norm: float) -> float:
         bound = self._bounds[name]
@@ -134,11 +154,12 @@ class NormalizationTerm:
         return value
 
     def _scale_layer(self, name: str, norm: float, target: float) -> None:
-        weight = _local(self._weights[name])
-        if weight.dtype.itemsize >= 4:
+        weight = _local(self._weight(name))
+        if weight.dtype.itemsize >= 4 and target / norm < _LARGE:
             weight.mul_(target / norm)
             return
-        original = weight.float()
+        # Factors beyond float32, for weights that are next to nothing, would make them infinite.
+        original = weight.float() if target / norm < _LARGE else weight.double()
         aim = target
         for _ in range(_ATTEMPTS):
             weight.copy_(original * (aim / norm))
@@ -155,11 +176,17 @@ class NormalizationTerm:
         """The layers' norms: those of matrices together with one synchronisation."""
         found: dict[str, float] = {}
         blocks: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
+        largest = partial(largest_of_blocks, tolerance=self._tolerance)
         for name in names:
-            module, weight = self._layers[name], _full(self._weights[name])
+            module, weight = self._layers[name], _full(self._weight(name))
             if self._size is None or not isinstance(module, _CONVOLUTIONS):
                 groups = module.groups if isinstance(module, _CONVOLUTIONS) else 1
-                blocks[name] = weight.unflatten(0, (groups, -1)).flatten(2)
+                block = weight.unflatten(0, (groups, -1)).flatten(2)
+                if hasattr(self._weight(name), "full_tensor"):  # gathered: measured at once, to be let go of
+                    values[name] = largest(block)
+                else:
+                    blocks[name] = block
                 continue
             self._seed += 1
             size = self._size.get(name) if isinstance(self._size, Mapping) else self._size
@@ -169,13 +196,14 @@ class NormalizationTerm:
             )
             if vectors is not None:
                 self._vectors[name] = vectors
-        largest = partial(largest_of_blocks, tolerance=self._tolerance)
         for device in {each.device for each in blocks.values()}:
             here = {name: each for name, each in blocks.items() if each.device == device}
             large = {name: each for name, each in here.items() if each.numel() > SMALL}
-            values = dict(zip(large, each_layer(largest, large.values(), device), strict=True))
+            values |= dict(zip(large, each_layer(largest, large.values(), device), strict=True))
             values |= {name: largest(each) for name, each in here.items() if name not in large}
-            found |= dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
+        for device in {each.device for each in values.values()}:
+            there = {name: each for name, each in values.items() if each.device == device}
+            found |= dict(zip(there, torch.stack(list(there.values())).tolist(), strict=True))
         return {name: found[name] for name in names}
 
 

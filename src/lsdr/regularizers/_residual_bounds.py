@@ -34,9 +34,16 @@ def residual_bounds(
         if not 0 < rest < math.inf:
             raise ValueError(f"what is in branch {name!r} besides its layers has Lipschitz constant {rest}")
         each_bound = (share / rest) ** (1 / len(layers)) / (1 + tolerance)
+        held = lipschitz_bound(branch, constants=dict.fromkeys(layers, each_bound * (1 + tolerance))).bound
+        if held > share * (1 + 1e-9):
+            raise ValueError(
+                f"branch {name!r} is no chain: with its {len(layers)} layers at {each_bound:.3g} it could still "
+                f"stretch by {held:.3g}, over {share:.3g}. Name a part without skip connections and layers used twice"
+            )
         for key, layer in layers.items():
             loss = 1.0
             if size is None and isinstance(layer, CONVOLUTIONS + TRANSPOSED):
                 loss = math.sqrt(kernel_multiplicity(layer))
-            bounds[".".join(filter(None, (name, key)))] = each_bound / loss
+            path = ".".join(filter(None, (name, key)))
+            bounds[path] = min(each_bound / loss, bounds.get(path, math.inf))  # of branches within branches, all hold
     return bounds

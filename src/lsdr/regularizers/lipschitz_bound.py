@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from lsdr.layers.operators import is_conv1d
-from lsdr.regularizers._lipschitz_functions import Part, Shape, function_constant
+from lsdr.regularizers._lipschitz_aliases import read_after_write
+from lsdr.regularizers._lipschitz_functions import Part, Shape, function_constant, product_of, tells_no_values
 from lsdr.regularizers._lipschitz_layers import STATEFUL, layer_constant
 
 
@@ -46,8 +48,10 @@ def lipschitz_bound(
     - batch norm: max(|weight| / sqrt(running variance + eps)). Layer, group, instance and RMS norm divide by the
       sample's own deviation; all that holds for every input is max|weight| / sqrt(eps), 316 for eps = 1e-5.
 
-    Products of functions of the input (attention, gates) have no constant: infinite, with a note. The bound of a deep
-    model is the product of worst cases that do not meet: it grows exponentially with depth, so compare layers rather.
+    Products of functions of the input (attention, gates) have no constant: infinite, with a note. What is written in
+    place and read by its older name afterwards is refused; forward hooks are taken to change nothing, and a note names
+    their layers. The bound of a deep model is the product of worst cases that do not meet: it grows exponentially with
+    depth, so compare layers rather.
 
     Cost: a decomposition of each layer. Nothing in the model changes.
 
@@ -87,7 +91,12 @@ def lipschitz_bound(
         raise ValueError(f"the certificate is for evaluation, and {training} are in training mode: call model.eval()")
     if not isinstance(module, nn.Sequential) and _is_leaf(module):
         module, known = nn.Sequential(module), {f"0.{name}" if name else "0": value for name, value in known.items()}
+    hooked = [
+        name or type(each).__name__ for name, each in names.items() if each._forward_hooks or each._forward_pre_hooks
+    ]
     walk = _Walk(_trace(module, known), known, input_shape)
+    if hooked:
+        walk.notes.append(f"hooks of {', '.join(hooked)} are not looked into: it is taken that they change no output")
     bound = walk.run() * (1 + 1e-12)  # the rounding of the composition
     per_layer = walk.per_layer if module is _unwrapped(model) else {"": walk.per_layer["0"]}
     return Certificate(bound, per_layer, "constants composed along the graph, certified in float64", tuple(walk.notes))
@@ -107,8 +116,9 @@ class _Walk:
         """Give the constant of the model's output: of all tensors in it together."""
         for node in self._traced.graph.nodes:
             if node.op == "output":
-                return math.hypot(*(self._part(each).constant for each in node.all_input_nodes), 0.0)
+                return math.hypot(*(self._part(each).constant for each in _nodes(node.args)), 0.0)
             self._parts[node] = self._visit(node)
+            self._check_in_place(node)
         raise AssertionError("a traced graph ends with its output")
 
     def _visit(self, node: fx.Node) -> Part:
@@ -118,9 +128,9 @@ class _Walk:
             return Part(float(given), shape, None if given else node.args[0])
         if node.op == "get_attr":
             return Part(0.0, value=_attribute(self._traced, str(node.target)))
-        if not any(self._part(each).constant for each in node.all_input_nodes) or node.target in ("size", "dim"):
+        if not any(self._part(each).constant for each in node.all_input_nodes):
             return Part(0.0, shape, self._evaluate(node) if value is None else value)
-        if node.target is getattr:  # x.shape and its like say nothing of the values
+        if tells_no_values(node):
             return Part(0.0, shape, value)
         if node.op == "call_module":
             return Part(self._layer(node, shape), shape)
@@ -130,7 +140,7 @@ class _Walk:
 
     def _layer(self, node: fx.Node, output: Shape) -> float:
         name = str(node.target)
-        inputs = [self._part(each) for each in node.all_input_nodes]
+        inputs = [self._part(each) for each in _nodes((node.args, node.kwargs))]
         before = math.hypot(*(each.constant for each in inputs))
         if name in self._known:
             self.per_layer[name] = self._known[name]
@@ -141,8 +151,16 @@ class _Walk:
                 raise ValueError(f"layer {name!r}: {error}") from error
             self._note(name, note)
         # A layer of zeros is constant, whatever is before it.
-        own = self.per_layer[name]
-        return own * before if own and before else 0.0
+        return product_of(self.per_layer[name], before)
+
+    def _check_in_place(self, node: fx.Node) -> None:
+        """Make sure that nobody reads what this node wrote over, unless it stretches no more than what was there."""
+        for written, reader in read_after_write(self._traced, node):
+            if self._parts[node].constant > self._parts[written].constant:
+                raise ValueError(
+                    f"node {node.name!r} writes in place what node {reader.name!r} reads afterwards: write to a new "
+                    "tensor, or read the result"
+                )
 
     def _evaluate(self, node: fx.Node) -> Any:
         """The value of what does not depend on the input, where it can be had before the model runs."""
@@ -192,10 +210,29 @@ def _shapes(traced: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node, tup
     return interpreter.found
 
 
+class _Proxy(fx.Proxy):
+    """Records `a += b` as what it is: for `fx.Proxy` it is a = a + b, and other names of a keep their value."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     def __init__(self, known: Mapping[str, float]):
         super().__init__()
         self._known = known
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name in self._known or _is_leaf(m)
@@ -222,6 +259,13 @@ def _trace(module: nn.Module, known: Mapping[str, float]) -> fx.GraphModule:
 def _is_leaf(module: nn.Module) -> bool:
     known = type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
     return known or isinstance(module, STATEFUL) or is_conv1d(module)
+
+
+def _nodes(arguments: Any) -> list[fx.Node]:
+    """The nodes in nested arguments, as often as they are there."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(arguments, found.append)
+    return found
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -39,7 +39,7 @@ def lora_rank_unused(layers: Layers) -> list[Finding]:
     found = []
     for layer in layers:
         adapter = layer.get("adapter")
-        if not adapter or not adapter.get("rank") or adapter["rank"] < 4 or not layer["sigma_max"]:
+        if not adapter or not adapter.get("rank") or adapter["rank"] < 4 or not layer["effective_rank"]:
             continue
         used = layer["effective_rank"] / adapter["rank"]
         if used <= RANK_USED:

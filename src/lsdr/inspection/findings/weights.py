@@ -29,6 +29,17 @@ def nonfinite(layers: Layers) -> list[Finding]:
         )
         for layer in layers
         if layer.get("nonfinite")
+    ] + [
+        Finding(
+            layer["ema"]["name"],
+            "nonfinite",
+            "error",
+            f"{layer['ema']['nonfinite']:,} of {layer['parameters']:,} averaged weights (EMA) are NaN or infinite",
+            {"nonfinite": layer["ema"]["nonfinite"], "parameters": layer["parameters"]},
+            layer["ema"]["nonfinite"] / layer["parameters"],
+        )
+        for layer in layers
+        if (layer.get("ema") or {}).get("nonfinite")
     ]
 
 
@@ -97,7 +108,11 @@ def dead_directions(layers: Layers) -> list[Finding]:
         if not layer["dead_directions"] or layer["kind"] in ("embedding", "table", "parameter"):
             continue
         rows, columns = layer["matrix"]
-        shares = {"outputs": (layer["dead_rows"], rows), "inputs": (layer["dead_columns"], columns)}
+        # Of a direction of one weight nothing can be told: a single output that leaves inputs out is sparse (LPIPS).
+        shares = {
+            "outputs": (layer["dead_rows"] if columns > 1 else 0, rows),
+            "inputs": (layer["dead_columns"] if rows > 1 else 0, columns),
+        }
         worst = max(dead / of for dead, of in shares.values())
         if worst < DEAD_SHARE:
             continue

@@ -48,11 +48,6 @@ class Adapter:
     transposed: bool = False
 
 
-def has_adapters(checkpoint: Checkpoint) -> bool:
-    """Whether there are adapters among the entries."""
-    return bool(group_names(checkpoint.entries))
-
-
 def read_adapters(checkpoint: Checkpoint) -> dict[str, Adapter]:
     r"""Read the adapters of a checkpoint.
 
