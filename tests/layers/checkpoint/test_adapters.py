@@ -155,8 +155,7 @@ def test_a_model_has_no_adapters(read, open_checkpoint, tmp_path):
     tensors = {"snake.alpha": torch.ones(3), "model.diff": torch.ones(2), "a.weight": torch.ones(2, 2)}
     assert read(tensors) == {}
     assert read.checkpoint.notes == []
-    read(_tensors("lora_unet_b", lora_down__weight=(R, 6), lora_up__weight=(5, R)))
-    assert read_adapters(read.checkpoint)
+    assert read(_tensors("lora_unet_b", lora_down__weight=(R, 6), lora_up__weight=(5, R)))
 
 
 @pytest.mark.parametrize(
