@@ -15,6 +15,7 @@ from lsdr.spectrum import Spectrum
 TOP = 10
 INTRUDER_COSINE = 0.5
 NEW_GAIN = 0.5
+_PART = 1 << 22  # entries widened at once
 
 
 def delta(
@@ -98,7 +99,8 @@ def average_distance(online: Tensor, average: Tensor) -> dict[str, Any]:
         either is not finite, the trained weights are zero or the shapes differ. "nonfinite", how many averaged weights
         are NaN or infinite.
     """
-    broken = average.numel() - int(average.double().isfinite().sum())
+    parts = average.flatten().split(_PART)
+    broken = sum(part.numel() - int(part.double().isfinite().sum()) for part in parts)
     if broken or online.shape != average.shape:
         return {"frobenius": None, "relative": None, "nonfinite": broken}
     change = read_entries(_wide(average.flatten(1)) - _wide(online.flatten(1)))

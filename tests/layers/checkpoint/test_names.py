@@ -96,3 +96,7 @@ def test_names_without_pairs():
 def test_averages_of_a_whole_model_in_its_order():
     names = [f"ema.{name}" for name in reversed(PLAIN)] + [f"model.{name}" for name in PLAIN]
     assert list(ema_pairs(names).items()) == [(f"model.{name}", f"ema.{name}") for name in PLAIN]
+
+
+def test_a_tensor_without_a_name_has_no_average():
+    assert ema_pairs(["", "a.weight", "b"]) == {}

@@ -68,7 +68,7 @@ def ema_pairs(names: Iterable[str]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for short, name in stored.items():
         for online in (*_online_names(short), compvis.get(short, "")):
-            if online in stored and online != short and not _is_average(online):
+            if online and online in stored and online != short and not _is_average(online):
                 pairs.setdefault(stored[online], name)
                 break
     order = {name: place for place, name in enumerate(plain)}
