@@ -133,7 +133,7 @@ def arms_of(weights: dict[str, Tensor], skip_svd: bool) -> dict[str, Callable[[]
     tracker = import_module("lsdr.linalg.tracking").Tracker(weights)
     tracker.update()  # cold, which is the brackets' arm
     arms: dict[str, Callable[[], object]] = {
-        "read": lambda: [torch.dot(matrix.view(-1), matrix.view(-1)) for matrix in matrices.values()],
+        "read": lambda: list(each_layer(torch.sum, by_size(matrices).values())),
         "tracking step": tracker.update,
         "eager power step": lambda: [power_step(matrix, starts[name]) for name, matrix in matrices.items()],
         "block-of-8 step": lambda: [matrix.mT @ (matrix @ blocks[name]) for name, matrix in matrices.items()],

@@ -236,7 +236,7 @@ def _bracket(
         zero = torch.zeros(1, dtype=torch.float64)
         return Spectrum.of(zero, method="zero", lower=zero, upper=zero, residual=zero), None
     # Of the Ritz value and the excluded one.
-    width = max((1 + tolerance) ** 2 * (1 - run.shift) / (1 + run.shift), 1 + run.shift)
+    width = max((1 + tolerance * (1 - 1e-9)) ** 2 * (1 - run.shift) / (1 + run.shift), 1 + run.shift)
     value = _extend([], run, width, _least(failure, 1), max_steps)
     smallest = math.sqrt(_least(failure, 1) * (value if run.from_outputs else 1)) * run.first
     if run.steps < run.n and not run.exhausted and smallest <= 2 * run.roundoff:
