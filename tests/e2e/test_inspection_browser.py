@@ -12,6 +12,7 @@ def path(tmp_path_factory):
     layers = [
         {
             "name": f"down_blocks.{place // 10}.attentions.{place % 10}.to_q.weight",
+            "block": f"down_blocks.{place // 10}",
             "shape": [64, 32], "kind": "conv2d" if place % 3 else "linear", "sigma_max": 1.0 + place,
             "stable_rank": 30.0 - place, "effective_rank": 20.0, "unknown": ["stride"] if place % 3 else [],
             "spectrum": [1.0 + place, 1.0, 0.1], "convolution_upper": 3.0 + 3 * place,

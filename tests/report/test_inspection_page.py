@@ -11,7 +11,8 @@ from lsdr.report.inspection.rows import table
 
 def layer(name="down_blocks.0.to_q.weight", **values):
     return {
-        "name": name, "shape": [8, 4], "kind": "linear", "operator": "reshape", "sigma_max": 2.0, "stable_rank": 3.0,
+        "name": name, "block": "down_blocks.0",
+        "shape": [8, 4], "kind": "linear", "operator": "reshape", "sigma_max": 2.0, "stable_rank": 3.0,
         "effective_rank": 3.5, "unknown": [], "spectrum": [2.0, 1.0, 0.5, 0.0], **values,
     }  # fmt: skip
 

@@ -4,10 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from lsdr.report import failures, tables, words
 from lsdr.report.figures.layers import eigenvalue_plots, layer_names, layer_plots
 from lsdr.report.figures.losses import loss_plots
@@ -17,6 +13,7 @@ from lsdr.report.figures.stability import lr_plot
 from lsdr.report.figures.style import pens
 from lsdr.report.figures.watched import watched_plots
 from lsdr.report.load import Results, load
+from lsdr.report.render import render
 from lsdr.report.samples import final_samples, progress
 from lsdr.report.verdicts import by_method, verdicts
 from lsdr.runs import write_text
@@ -50,28 +47,8 @@ def write_report(directory: Path) -> Path:
     """
     results = load(directory)
     page = directory / "report.html"
-    write_text(page, _render(results))
+    write_text(page, render("report", _content(results)))
     return page
-
-
-def _render(results: Results) -> str:
-    environment = Environment(
-        loader=PackageLoader("lsdr.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    # Ours and Plotly's own code; everything that comes from a run's files is escaped.
-    environment.globals["css"] = Markup(_asset("report.css"))
-    environment.globals["script"] = Markup(_asset("report.js"))
-    environment.globals["plotly"] = Markup(get_plotlyjs())
-    environment.filters["markup"] = Markup
-    return environment.get_template("report.html.j2").render(**_content(results))
-
-
-def _asset(name: str) -> str:
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
 def _content(results: Results) -> dict[str, Any]:

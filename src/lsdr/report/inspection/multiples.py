@@ -29,29 +29,13 @@ def multiples(layers: list[dict[str, Any]]) -> list[tuple[str, list[Multiple]]]:
         if len(values) < 2 or not values[0] > 0:
             continue
         name = str(layer["name"])
-        block = block_of(name)
+        block = str(layer["block"])
         step = _WIDTH / (len(values) - 1)
         points = " ".join(f"{step * place:.1f},{_height(value / values[0]):.1f}" for place, value in enumerate(values))
         title = f"{name}: {values[0]:.3g} to {values[-1]:.3g}"
         short = name.removeprefix(f"{block}.").removesuffix(".weight")
         blocks.setdefault(block, []).append(Multiple(name, short, points, title))
     return list(blocks.items())
-
-
-def block_of(name: str) -> str:
-    """The part of a layer's name that says where in the model it is: up to the first number, the number included.
-
-    Example:
-        >>> block_of("unet.down_blocks.0.attentions.1.proj_in"), block_of("mid_block.resnets.0.conv1.weight")
-        ('unet.down_blocks.0', 'mid_block')
-    """
-    parts = name.split(".")
-    if "mid_block" in parts:
-        return ".".join(parts[: parts.index("mid_block") + 1])
-    for place, part in enumerate(parts[:-1]):
-        if part.isdigit():
-            return ".".join(parts[: place + 1])
-    return ".".join(parts[:-1]) or name
 
 
 def _height(relative: float) -> float:

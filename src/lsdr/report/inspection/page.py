@@ -1,21 +1,16 @@
 """Write an inspection as one HTML file that needs no other and no network."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from lsdr.report.inspection.figures import base_plots, layer_plots
-from lsdr.report.inspection.multiples import block_of, multiples
+from lsdr.report.inspection.multiples import multiples
 from lsdr.report.inspection.rows import table
 from lsdr.report.numbers import count, duration, plural
 from lsdr.report.plain import mapping
+from lsdr.report.render import render
 from lsdr.runs import write_text
 
-_TEMPLATES = Path(__file__).parents[1] / "templates"
 _TONES = {"error": "worse", "warning": "worse", "info": "neutral"}
 
 
@@ -38,21 +33,8 @@ def write_inspection_page(inspection: dict[str, Any], path: Path) -> Path:
         >>> write_inspection_page({"layers": [], "findings": [], "file": {"path": "a.safetensors"}}, page).name
         'page.html'
     """
-    environment = Environment(
-        loader=PackageLoader("lsdr.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )  # fmt: skip
-    # Ours and Plotly's own code; everything that comes from a checkpoint is escaped.
-    environment.globals["css"] = Markup(_asset("report.css") + _asset("inspection.css"))
-    environment.globals["script"] = Markup(_asset("report.js") + _asset("inspection.js"))
-    environment.globals["plotly"] = Markup(get_plotlyjs())
-    environment.filters["markup"] = Markup
-    write_text(path, environment.get_template("inspection.html.j2").render(**_content(inspection)))
+    write_text(path, render("inspection", _content(inspection), parts=("inspection",)))
     return path
-
-
-def _asset(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _content(inspection: dict[str, Any]) -> dict[str, Any]:
@@ -63,13 +45,11 @@ def _content(inspection: dict[str, Any]) -> dict[str, Any]:
         "facts": _facts(inspection, about),
         "notes": [str(note) for note in about.get("notes", [])],
         "findings": [_finding(each) for each in inspection["findings"]],
-        "severities": Counter(str(each.get("severity")) for each in inspection["findings"]),
         "plots": layer_plots(layers),
         "base_plots": base_plots(layers),
         "multiples": multiples(layers),
         "rows": table(layers),
         "heads": [layer for layer in layers if layer.get("heads")],
-        "blocks": len({block_of(str(layer["name"])) for layer in layers}),
         "skipped": inspection.get("skipped", []),
         "environment": mapping(inspection.get("environment")),
     }
