@@ -12,6 +12,27 @@ from lsdr.layers.select import Layers, select_called
 Receive = Callable[[str, nn.Module, Tensor], None]
 ReceiveCall = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], None]
 
+# How many contexts of `unreported` are open. A list, for the compiler guards what it reads of a module's globals.
+_UNREPORTED = [0]
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Run a watched model without a word to those who watch it: for passes that are not part of what they look at.
+
+    A penalty that runs the model again, at disturbed inputs, must not have those features taken for the training's.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3))
+        >>> with capture(model, "0", lambda name, module, output: print(name)), unreported():
+        ...     _ = model(torch.zeros(4, 2))
+    """
+    _UNREPORTED[0] += 1
+    try:
+        yield
+    finally:
+        _UNREPORTED[0] -= 1
+
 
 @contextmanager
 def capture(
@@ -68,7 +89,7 @@ def capture_calls(modules: Mapping[str, nn.Module], receive: ReceiveCall) -> Ite
     """
 
     def hook(name: str, module: nn.Module, arguments: Any, keywords: dict[str, Any]) -> None:
-        if not _is_recomputation():
+        if not _is_silent():
             receive(name, module, arguments, keywords)
 
     with ExitStack() as handles:
@@ -85,7 +106,7 @@ def _hook(
     name: str, receive: Receive, refuse: Callable[[str, str], None] | None
 ) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-        if _is_recomputation():
+        if _is_silent():
             return
         feature = _first_tensor(output)
         if feature is not None:
@@ -98,7 +119,9 @@ def _hook(
     return hook
 
 
-def _is_recomputation() -> bool:
+def _is_silent() -> bool:
+    if _UNREPORTED[0]:
+        return True
     # A graph task runs only within a backward pass: there, a forward is checkpointing's recomputation of one that was
     # reported before. The compiler cannot trace the question, and compiled code recomputes without hooks.
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

@@ -198,7 +198,12 @@ class Stepper:
         # Dropout and the like draw from the global generator; a stream of its own makes both passes over a micro-batch,
         # and every replay, draw the same.
         torch.manual_seed(stream_seed(self.config.seed, "forward", step, self.accelerator.process_index, number))
-        return self.task.losses(self.model if model is None else model, chunk)
+        losses, context = self.task.losses(self.model if model is None else model, chunk)
+        # The same on every rank and for every micro-batch: a term that draws for the whole batch and takes its part of
+        # that draws the same however the batch is cut.
+        seed = stream_seed(self.config.seed, "penalty", step)
+        generator = torch.Generator(device=self.accelerator.device).manual_seed(seed)
+        return losses, {**context, "generator": generator}
 
     def _unscaled_norm(self) -> Tensor:
         if self.accelerator.scaler is not None:
