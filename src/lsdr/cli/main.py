@@ -48,11 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: The words after `lsdr`; by default those of the process.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _main(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:  # whoever reads our output, `head` say, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _main(words: Sequence[str]) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
         return
-    if words == ["--version"]:
+    if list(words) == ["--version"]:
         print(f"lsdr {metadata.version('lsdr')}")
         return
     name = _find(words)
@@ -64,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     try:
         sys.exit(command.run())
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         if os.environ.get("LSDR_DEBUG"):
             raise
