@@ -93,7 +93,7 @@ def texts(out: Path) -> Path:
 
 
 def tune(out: Path) -> None:
-    """The same five runs for every arm, on a seed of their own: three learning rates, then two more weights or rates."""
+    """Five runs an arm on a seed of their own: three learning rates, then two more weights (baseline: rates)."""
     data = ["--data", "patches", "--steps", "200", "--seed", str(TUNING_SEED)]
     for rate in RATES:
         compare(out / f"tune-lr-{rate:g}", data, ["baseline", *ARMS], 1, "--lr", f"{rate:g}")
