@@ -1,4 +1,4 @@
-"""The regularizer in a training loop of your own, around a diffusers UNet: what LSDR adds is marked with #."""
+"""Regularizers in a training loop of your own, around a diffusers UNet: what LSDR adds is marked with #."""
 
 import torch
 from diffusers import UNet2DModel
@@ -19,21 +19,24 @@ unet = UNet2DModel(
 )
 optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
 denoise = lsdr.EDMDenoiser(unet)
-decorrelate = lsdr.SpectralDecorrelation(layers="mid_block*", weight=0.1)  #
+decorrelate = lsdr.SpectralDecorrelation(layers="mid_block*", weight=0.1)  # features of a layer
+discriminate = lsdr.SpectralDiscriminator(features=("radial",), weight=0.1)  # the clean estimate's power spectrum
+decompose = lsdr.SpectralDecomposition(of="eigenvalues", weight=0.01)  # the denoising step's Jacobian
 
-with lsdr.attach(unet, decorrelate) as penalty:  #
+with lsdr.attach(unet, decorrelate, discriminate, decompose) as penalty:  #
     for step in range(20):
         clean = images[torch.randint(len(images), (16,))]
         sigma = denoise.draw_sigma(torch.rand(16))
         noisy = clean + sigma.view(-1, 1, 1, 1) * torch.randn_like(clean)
         weight = sigma**-2 + denoise.sigma_data**-2
-        loss = (weight * (denoise(noisy, sigma) - clean).square().mean((1, 2, 3))).mean()
-        (loss + penalty()).backward()  #
+        denoised = denoise(noisy, sigma)
+        loss = (weight * (denoised - clean).square().mean((1, 2, 3))).mean()
+        loss = loss + penalty(denoiser=denoise, noisy=noisy, sigma=sigma, denoised=denoised, clean=clean)  #
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         if step % 5 == 0:
-            correlation = next(iter(penalty.values.values()))  #
-            print(f"step {step:3d}  loss {loss:.3f}  mean squared correlation {correlation:.4f}")
+            print(f"step {step:3d}  loss {loss:.3f}", {name: round(float(v), 4) for name, v in penalty.values.items()})  #
 
 spectrum = lsdr.WeightProbe("mid_block*")(unet)["mid_block.resnets.0.conv1"]
 print(

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lsdr.diffusion.euler import euler as euler
     from lsdr.diffusion.flow import FlowDenoiser as FlowDenoiser
     from lsdr.diffusion.heun import heun as heun
+    from lsdr.diffusion.inspect_operator import inspect_operator as inspect_operator
+    from lsdr.fourier.grid_artifacts import grid_artifacts as grid_artifacts
     from lsdr.fourier.radial_power_spectrum import radial_power_spectrum as radial_power_spectrum
     from lsdr.inspection.inspect import inspect as inspect
     from lsdr.layers.attention import query_key as query_key
@@ -31,22 +33,40 @@ if TYPE_CHECKING:
     from lsdr.moments import Moments as Moments
     from lsdr.monitor.monitor import Monitor as Monitor
     from lsdr.probes.attention import AttentionProbe as AttentionProbe
+    from lsdr.probes.denoising_step import discrete_time_scale as discrete_time_scale
+    from lsdr.probes.denoising_step import step_gain as step_gain
+    from lsdr.probes.denoising_step import time_scale as time_scale
     from lsdr.probes.features import FeatureProbe as FeatureProbe
     from lsdr.probes.features import feature_summary as feature_summary
     from lsdr.probes.gradients import GradientProbe as GradientProbe
+    from lsdr.probes.operator_spectrum import operator_asymmetry as operator_asymmetry
+    from lsdr.probes.operator_spectrum import operator_density as operator_density
+    from lsdr.probes.operator_spectrum import operator_spectrum as operator_spectrum
+    from lsdr.probes.operator_spectrum import operator_trace as operator_trace
     from lsdr.probes.tracked import TrackedWeightProbe as TrackedWeightProbe
     from lsdr.probes.weights import WeightProbe as WeightProbe
     from lsdr.probes.weights import weight_spectrum as weight_spectrum
     from lsdr.regularizers.activation_standardization import ActivationStandardization as ActivationStandardization
     from lsdr.regularizers.attach import attach as attach
+    from lsdr.regularizers.layer_spectra import LayerSpectra as LayerSpectra
+    from lsdr.regularizers.learned_spectral_discriminator import (
+        LearnedSpectralDiscriminator as LearnedSpectralDiscriminator,
+    )
     from lsdr.regularizers.lipschitz_bound import lipschitz_bound as lipschitz_bound
+    from lsdr.regularizers.spectral_decomposition import SpectralDecomposition as SpectralDecomposition
     from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation as SpectralDecorrelation
+    from lsdr.regularizers.spectral_discriminator import SpectralDiscriminator as SpectralDiscriminator
+    from lsdr.regularizers.spectral_features import AmplitudePhase as AmplitudePhase
+    from lsdr.regularizers.spectral_features import BlockDCT as BlockDCT
+    from lsdr.regularizers.spectral_features import RadialSpectrum as RadialSpectrum
+    from lsdr.regularizers.spectral_features import Wavelet as Wavelet
     from lsdr.regularizers.spectral_normalization import SpectralNormalization as SpectralNormalization
     from lsdr.regularizers.spectral_penalties import hinge as hinge
     from lsdr.regularizers.spectral_penalties import log_barrier as log_barrier
     from lsdr.regularizers.spectral_penalties import spread as spread
     from lsdr.regularizers.spectral_penalties import target_slope as target_slope
     from lsdr.regularizers.spectral_penalty import SpectralPenalty as SpectralPenalty
+    from lsdr.report.operator.page import write_operator_page as write_operator_page
     from lsdr.spectrum import Spectrum as Spectrum
     from lsdr.statistics.condition_number import condition_number as condition_number
     from lsdr.statistics.effective_rank import effective_rank as effective_rank
@@ -59,20 +79,28 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ActivationStandardization": "lsdr.regularizers.activation_standardization",
+    "AmplitudePhase": "lsdr.regularizers.spectral_features",
     "AttentionProbe": "lsdr.probes.attention",
+    "BlockDCT": "lsdr.regularizers.spectral_features",
     "DDPMDenoiser": "lsdr.diffusion.ddpm",
     "EDMDenoiser": "lsdr.diffusion.edm",
     "FeatureProbe": "lsdr.probes.features",
     "FlowDenoiser": "lsdr.diffusion.flow",
     "GradientProbe": "lsdr.probes.gradients",
+    "LayerSpectra": "lsdr.regularizers.layer_spectra",
+    "LearnedSpectralDiscriminator": "lsdr.regularizers.learned_spectral_discriminator",
     "Moments": "lsdr.moments",
     "Monitor": "lsdr.monitor.monitor",
+    "RadialSpectrum": "lsdr.regularizers.spectral_features",
+    "SpectralDecomposition": "lsdr.regularizers.spectral_decomposition",
     "SpectralDecorrelation": "lsdr.regularizers.spectral_decorrelation",
+    "SpectralDiscriminator": "lsdr.regularizers.spectral_discriminator",
     "SpectralNormalization": "lsdr.regularizers.spectral_normalization",
     "SpectralPenalty": "lsdr.regularizers.spectral_penalty",
     "Spectrum": "lsdr.spectrum",
     "TrackedWeightProbe": "lsdr.probes.tracked",
     "Tracker": "lsdr.linalg.tracking",
+    "Wavelet": "lsdr.regularizers.spectral_features",
     "WeightProbe": "lsdr.probes.weights",
     "attach": "lsdr.regularizers.attach",
     "certified_norm": "lsdr.linalg.certify",
@@ -80,13 +108,16 @@ _HOMES = {
     "condition_number": "lsdr.statistics.condition_number",
     "convolution_bracket": "lsdr.linalg.convolution",
     "ddim": "lsdr.diffusion.ddim",
+    "discrete_time_scale": "lsdr.probes.denoising_step",
     "effective_rank": "lsdr.statistics.effective_rank",
     "euler": "lsdr.diffusion.euler",
     "exact_singular_values": "lsdr.linalg.exact",
     "feature_summary": "lsdr.probes.features",
+    "grid_artifacts": "lsdr.fourier.grid_artifacts",
     "heun": "lsdr.diffusion.heun",
     "hinge": "lsdr.regularizers.spectral_penalties",
     "inspect": "lsdr.inspection.inspect",
+    "inspect_operator": "lsdr.diffusion.inspect_operator",
     "lanczos": "lsdr.linalg.lanczos",
     "layer_operator": "lsdr.layers.operators",
     "lipschitz_bound": "lsdr.regularizers.lipschitz_bound",
@@ -95,6 +126,10 @@ _HOMES = {
     "marchenko_pastur_edges": "lsdr.statistics.marchenko_pastur",
     "marchenko_pastur_outliers": "lsdr.statistics.marchenko_pastur",
     "open_checkpoint": "lsdr.layers.checkpoint.open",
+    "operator_asymmetry": "lsdr.probes.operator_spectrum",
+    "operator_density": "lsdr.probes.operator_spectrum",
+    "operator_spectrum": "lsdr.probes.operator_spectrum",
+    "operator_trace": "lsdr.probes.operator_spectrum",
     "participation_ratio": "lsdr.statistics.participation_ratio",
     "power_law_exponent": "lsdr.statistics.power_law_exponent",
     "query_key": "lsdr.layers.attention",
@@ -105,8 +140,11 @@ _HOMES = {
     "spectral_entropy": "lsdr.statistics.spectral_entropy",
     "spread": "lsdr.regularizers.spectral_penalties",
     "stable_rank": "lsdr.statistics.stable_rank",
+    "step_gain": "lsdr.probes.denoising_step",
     "target_slope": "lsdr.regularizers.spectral_penalties",
+    "time_scale": "lsdr.probes.denoising_step",
     "weight_spectrum": "lsdr.probes.weights",
+    "write_operator_page": "lsdr.report.operator.page",
 }
 
 __all__ = sorted(_HOMES)

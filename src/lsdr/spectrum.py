@@ -15,8 +15,8 @@ class Spectrum:
     r"""Singular values of an operator, or eigenvalues of a symmetric matrix, in descending order.
 
     Statistics are functions of the singular values :math:`\sigma_k` or of their squares :math:`\lambda_k`, and each
-    says which. Eigenvalues are taken to be those of a Gram or covariance matrix, :math:`\lambda_k = \sigma_k^2`, so
-    that a statistic of A and of A^T A is the same number.
+    says which. They take eigenvalues to be those of a Gram or covariance matrix, :math:`\lambda_k = \sigma_k^2`, so
+    that a statistic of A and of A^T A is the same number, and refuse negative ones.
 
     Make one with `Spectrum.of`, which sorts; the constructor only checks.
 
@@ -36,8 +36,12 @@ class Spectrum:
     upper: Float[Tensor, "k"] | None = None
     """Upper bounds of the values."""
     residual: Float[Tensor, "k"] | None = None
-    r"""Of an iterative method, :math:`|A^T A v - \theta v| / \theta` for the vector v that the value came from and its
-    :math:`\theta = |A v|^2 / |v|^2`: relative to the squared singular value, so without a unit; 0 for a value of 0."""
+    r"""How far an iterative method was from done, for the vector v (of norm 1) that the value came from.
+
+    Of singular values :math:`|A^T A v - \theta v| / \theta` with :math:`\theta = |A v|^2`: relative to the squared
+    singular value, so without a unit; 0 for a value of 0. Of eigenvalues :math:`|S v - \theta v|` with
+    :math:`\theta = v^T S v`, in the values' own unit, since they may have either sign: an eigenvalue is that near.
+    """
 
     def __post_init__(self) -> None:
         """Check; see `of` for what is raised."""

@@ -51,7 +51,8 @@ def test_the_readmes_commands_run(tmp_path):
     for command in ours:
         small = SMALL.replace("--steps 4", "--steps 6") if "--resume" in command else SMALL
         small += " --lr-grid-steps 2" if "compare" in command else ""
-        small = "" if "inspect" in command else small
+        if "inspect" in command:
+            small = "--images 1 --levels 2" if "--operator" in command else ""
         words = [*shlex.split(command)[1:], *shlex.split(small)]
         if "--seeds" in words:
             words += ["--seeds", "1"]

@@ -24,6 +24,8 @@ TINY = MeasureConfig(
     lyapunov_images=1,
     lyapunov_directions=1,
     lyapunov_iterations=1,
+    operator_images=1,
+    operator_levels=1,
     extractor_steps=2,
 )
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,33 @@ def test_baseline_and_clip_have_no_regularizers():
 def test_forms():
     assert resolve("decorrelation").build()[0].form == "correlation"
     assert resolve("decorrelation_as_written").build()[0].form == "as_written"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "settings"),
+    [
+        ("discriminator", "SpectralDiscriminator", {"noise": "wiener"}),
+        ("discriminator_learned", "LearnedSpectralDiscriminator", {}),
+        ("decomposition_eigenvalues", "SpectralDecomposition", {"of": "eigenvalues", "penalty": "dispersion"}),
+        ("decomposition_singular", "SpectralDecomposition", {"of": "singular_values", "penalty": "dispersion"}),
+        ("operator_hinge", "SpectralDecomposition", {"of": "eigenvalues", "penalty": "hinge", "k": 1}),
+        ("operator_asymmetry", "SpectralDecomposition", {"penalty": "asymmetry"}),
+        ("operator_frobenius", "SpectralDecomposition", {"of": "singular_values", "penalty": "frobenius"}),
+    ],
+)
+def test_methods_on_images_and_operators(name, kind, settings):
+    (regularizer,) = resolve(f"{name}@0.25").build()
+    assert type(regularizer).__name__ == kind
+    assert regularizer.weight == 0.25
+    assert {key: getattr(regularizer, key) for key in settings} == settings
+    (off,) = resolve("lambda_zero", ["baseline", name]).build()
+    assert replace(off, weight=0.25) == regularizer
+    assert off.weight == 0
+    assert resolve("weight_decay_matched", [name]).build()[0].references == resolve(name).build()
+
+
+def test_the_biased_method_says_so():
+    assert "Biased" in METHODS["operator_frobenius"].description
 
 
 def test_a_hard_constraint_has_no_matched_weight_decay():

@@ -8,6 +8,7 @@ import torch
 from lsdr.fourier.radial_power_spectrum import radial_power_spectrum
 
 SIZES = [(8, 8), (7, 7), (7, 9), (8, 32), (9, 4), (1, 16), (16, 1), (2, 2), (3, 32)]
+SIZES += [(16,), (9,), (2,), (4, 4, 4), (5, 4, 7), (1, 6, 5), (3, 8, 2)]
 
 
 def generator(seed=0):
@@ -20,7 +21,7 @@ def test_the_rings_hold_all_power_once(size):
     spectrum = radial_power_spectrum(images, corners=True)
     assert spectrum.count.sum() == math.prod(size)
     total = (spectrum.power * spectrum.count).sum(1)
-    torch.testing.assert_close(total, images.square().sum((2, 3)).mean(1))
+    torch.testing.assert_close(total, images.square().flatten(2).sum(2).mean(1))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -85,12 +86,29 @@ def test_circular_shifts_flips_and_quarter_turns_change_nothing():
         torch.testing.assert_close(radial_power_spectrum(changed).power, expected)
 
 
+def test_of_audio_each_ring_is_a_pair_of_frequencies():
+    sound = torch.randn(2, 3, 9, dtype=torch.float64, generator=generator())
+    spectrum = radial_power_spectrum(sound)
+    torch.testing.assert_close(spectrum.power, torch.fft.rfft(sound, norm="ortho").abs().square().mean(1))
+    assert spectrum.count.tolist() == [1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("size", "wave", "ring"), [((12, 12, 12), (2, 1, 2), 3), ((4, 8, 16), (1, 0, 3), 5)])
+def test_a_wave_of_a_volume_is_in_its_shell_alone(size, wave, ring):
+    axes = torch.meshgrid(*[torch.arange(n).double() / n for n in size], indexing="ij")
+    volume = torch.cos(2 * torch.pi * sum(k * axis for k, axis in zip(wave, axes, strict=True)))
+    spectrum = radial_power_spectrum(volume[None, None])
+    total = (spectrum.power * spectrum.count)[0]
+    assert total[ring].item() == pytest.approx(math.prod(size) / 2)
+    assert total.sum().item() == pytest.approx(total[ring].item())
+
+
 def test_power_is_per_image():
     images = torch.randn(4, 1, 8, 8, generator=generator())
     torch.testing.assert_close(radial_power_spectrum(images).power[2:3], radial_power_spectrum(images[2:3]).power)
 
 
-@pytest.mark.parametrize("size", [(5, 6), (4, 4)])
+@pytest.mark.parametrize("size", [(5, 6), (4, 4), (7,), (3, 2, 4)])
 @pytest.mark.parametrize("corners", [False, True])
 def test_gradients_match_finite_differences(size, corners):
     images = torch.randn(2, 2, *size, dtype=torch.float64, generator=generator()).requires_grad_()
@@ -119,3 +137,9 @@ def test_half_precision_is_computed_in_float32_also_under_autocast():
 def test_one_pixel_has_no_spectrum():
     with pytest.raises(ValueError, match="1x1"):
         radial_power_spectrum(torch.ones(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 1, 2, 2, 2, 2)])
+def test_what_has_not_one_to_three_axes_is_refused(shape):
+    with pytest.raises(ValueError, match="1 to 3 further axes"):
+        radial_power_spectrum(torch.ones(shape))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 
-def _synthetic():
-    specification = importlib.util.spec_from_file_location("synthetic_runs", Path(__file__).parent / "synthetic.py")
+def _synthetic(name="synthetic"):
+    specification = importlib.util.spec_from_file_location(f"{name}_runs", Path(__file__).parent / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
@@ -23,3 +23,9 @@ def write_experiment():
 def write_run():
     """Write the directory of one run."""
     return _synthetic().write_run
+
+
+@pytest.fixture(scope="session")
+def operator_found():
+    """What an inspection of an operator finds; keywords change it."""
+    return _synthetic("synthetic_operator").found

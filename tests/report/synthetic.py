@@ -1,5 +1,6 @@
 """Synthetic run directories that look like real ones: three methods, five seeds, one diverged and one crashed run."""
 
+import importlib.util
 import random
 from pathlib import Path
 
@@ -248,7 +249,18 @@ def _curves(rng, factor: float, place: int) -> dict:
             ],
         },
         "lyapunov": {"exponents": [-0.01, -0.03]},
+        "operator": _operator().operator(5, wrong=1.0 / (1 + place)),
+        "artifacts": _operator().found()["artifacts"][:1] if place == 1 else [],
     }
+
+
+def _operator():
+    specification = importlib.util.spec_from_file_location(
+        "synthetic_operator", Path(__file__).with_name("synthetic_operator.py")
+    )
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def _summary(directory: Path, methods: list[str], seeds: int) -> dict:

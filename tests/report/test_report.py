@@ -70,8 +70,8 @@ def test_says_what_was_compared_and_found(page):
 def test_order_of_the_page(page):
     headings = [attrs["id"] for tag, attrs in page.tags if tag == "h2"]
     assert headings == [
-        "found", "verdict", "methods", "curves", "stability", "samples", "power", "layers", "sensitivity", "events",
-        "data", "again", "described",
+        "found", "verdict", "methods", "curves", "stability", "samples", "power", "operator", "layers",
+        "sensitivity", "events", "data", "again", "described",
     ]  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
+_TOP = 30
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
@@ -16,19 +18,22 @@ class Inspect:
 
     Reads a .safetensors file, a torch file (.pt, .pth, .ckpt, .bin; tensors only, no code is run), an index of shards,
     a diffusers or transformers folder, a LoRA, or a run of lsdr. Tensors are read one at a time, so files may be larger
-    than memory. Examples:
+    than memory. With --operator, looks instead at what a trained diffusion model does: the spectrum of the denoising
+    step at every noise level, with time scales, calibration, and artefacts of its samples. Examples:
 
       lsdr inspect model.safetensors
       lsdr inspect tuned.safetensors --base model.safetensors
       lsdr inspect lora.safetensors --base path/to/model
       lsdr inspect model.safetensors --layers "*attn*" --top 0 --html model.html
       lsdr inspect model.safetensors --json - --fail-on error > model.json
+      lsdr inspect runs/mine --operator --html operator.html
+      lsdr inspect path/to/diffusers --operator --data photos/
 
     Exit status: 0 fine, 1 there is what --fail-on names, 2 the file cannot be read or the options are wrong.
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Checkpoint: a file or a folder."""
+    """Checkpoint: a file or a folder. With --operator a run of `lsdr train diffusion`, or a diffusers folder."""
     base: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The checkpoint that this one was made from, or that the LoRA is for: shows what changed (size, rank, principal
     angles, intruder dimensions)."""
@@ -43,33 +48,40 @@ class Inspect:
     exact: bool = False
     """Square the weights in float64 instead of float32: resolves condition numbers up to 1e6 instead of 1e2, and takes
     about twice as long."""
-    top: int = 30
+    top: int = _TOP
     """Layers in the table: the most notable ones, in the model's order; 0 shows all."""
     fail_on: Annotated[str | None, tyro.conf.arg(metavar="error|warning|KIND")] = None
     """Exit with 1 on: error, warning (errors too), or kinds of findings (zero_layer, ...), separated by commas."""
+    operator: bool = False
+    """Look at the denoising step instead of the layers; takes minutes for a large model."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
+    """With --operator: the images to measure on, as `lsdr train diffusion --data` takes them; by default those that
+    the run was trained with."""
+    prediction: Annotated[str | None, tyro.conf.arg(metavar="epsilon|v|sample|edm|flow")] = None
+    """With --operator: how to read the network's output, where the run or the folder's scheduler tells it wrong."""
+    images: int | None = None
+    """With --operator: on how many held-out images; 8 by default."""
+    levels: int | None = None
+    """With --operator: at how many noise levels; 8 by default."""
 
     def run(self) -> int:
         """Inspect, show, write, judge."""
-        from lsdr.inspection.findings.find import KINDS
         from lsdr.report.numbers import plural
 
-        limits = _limits(self.fail_on, KINDS)
-        if self.top < 0:
-            raise ValueError(f"--top must be 0 (all layers) or more, got {self.top}")
+        self._check()
+        limits = _limits(self.fail_on, _kinds(self.operator))
         for option, written in (("json", self.json), ("csv", self.csv), ("html", self.html)):
             if written is not None and (option, written) != ("json", "-"):
                 _check_writable(option, Path(written))
         try:
-            found = self._inspect()
+            found = self._inspect_operator() if self.operator else self._inspect()
         except KeyboardInterrupt:
             print("lsdr: interrupted", file=sys.stderr)
             return 130
         if self.json == "-":
             print(json.dumps(found, indent=1, allow_nan=False))
         else:
-            from lsdr.cli.inspect_view import show
-
-            show(found, self.top)
+            self._show(found)
         for file in self._write(found):
             print(f"written: {file}", file=sys.stderr if self.json == "-" else sys.stdout)
         hits = [each for each in found["findings"] if each["severity"] in limits or each["kind"] in limits]
@@ -77,33 +89,64 @@ class Inspect:
             print(f"lsdr: {plural(len(hits), 'finding')} of what --fail-on {self.fail_on} names", file=sys.stderr)
         return 1 if hits else 0
 
+    def _check(self) -> None:
+        """Refuse options that the other kind of inspection takes, and numbers that make no sense."""
+        layers = {"base": self.base is not None, "csv": self.csv is not None, "exact": self.exact}
+        layers |= {"layers": self.layers != "*", "top": self.top != _TOP}
+        operator = {name: getattr(self, name) is not None for name in ("data", "prediction", "images", "levels")}
+        wrong = [f"--{name}" for name, given in (layers if self.operator else operator).items() if given]
+        if wrong and self.operator:
+            raise ValueError(f"{', '.join(wrong)} is for layers and does nothing with --operator; leave it out")
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} needs --operator, which looks at a diffusion model's denoising step")
+        if self.top < 0:
+            raise ValueError(f"--top must be 0 (all layers) or more, got {self.top}")
+        for name, least, value in (("images", 1, self.images), ("levels", 2, self.levels)):
+            if value is not None and value < least:
+                raise ValueError(f"--{name} must be {least} or more, got {value}")
+
+    def _show(self, found: dict[str, Any]) -> None:
+        if self.operator:
+            from lsdr.cli.inspect_operator_view import show_operator
+
+            show_operator(found)
+        else:
+            from lsdr.cli.inspect_view import show
+
+            show(found, self.top)
+
+    def _inspect_operator(self) -> dict[str, Any]:
+        """Measure the denoising step, with a bar on a terminal."""
+        from lsdr.cli.inspect_bar import bar
+        from lsdr.diffusion.inspect_operator import inspect_operator
+
+        with bar("loading the model") as advance:
+            return inspect_operator(
+                self.file,
+                data=self.data,
+                prediction=self.prediction,
+                images=8 if self.images is None else self.images,
+                levels=8 if self.levels is None else self.levels,
+                progress=advance,
+            )
+
     def _inspect(self) -> dict[str, Any]:
         """Inspect, with a bar on a terminal."""
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+        from lsdr.cli.inspect_bar import bar
         from lsdr.inspection.inspect import inspect
 
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[layers]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("reading headers", total=None, layers="")
-
-            def advance(done: int, layers: int, bytes_done: int, bytes_all: int) -> None:
-                text = f"{done}/{layers} layers, {bytes_done / 1e6:,.0f}/{bytes_all / 1e6:,.0f} MB"
-                bar.update(task, description="measuring", total=bytes_all, completed=bytes_done, layers=text)
-
+        with bar("reading headers") as advance:
             inspection = inspect(
                 self.file,
                 base=self.base,
                 layers=self.layers,
                 precision="float64" if self.exact else "float32",
-                progress=advance,
+                progress=lambda done, layers, bytes_done, bytes_all: advance(
+                    "measuring",
+                    bytes_done,
+                    bytes_all,
+                    f"{done}/{layers} layers, {bytes_done / 1e6:,.0f}/{bytes_all / 1e6:,.0f} MB",
+                ),
             )
         return inspection.to_dict()
 
@@ -120,11 +163,26 @@ class Inspect:
 
             write_csv(found["layers"], self.csv)
             written.append(self.csv)
-        if self.html is not None:
+        if self.html is not None and self.operator:
+            from lsdr.report.operator.page import write_operator_page
+
+            written.append(write_operator_page(found, self.html))
+        elif self.html is not None:
             from lsdr.report.inspection.page import write_inspection_page
 
             written.append(write_inspection_page(found, self.html))
         return written
+
+
+def _kinds(operator: bool) -> tuple[str, ...]:
+    """Kinds of findings that there are."""
+    if operator:
+        from lsdr.diffusion.inspect_operator import KINDS as OPERATOR_KINDS
+
+        return OPERATOR_KINDS
+    from lsdr.inspection.findings.find import KINDS
+
+    return KINDS
 
 
 def _check_writable(option: str, path: Path) -> None:

@@ -43,12 +43,12 @@ def _headline(console: Console, inspection: dict[str, Any]) -> None:
     facts += [", ".join(f"{name} x {number}" for name, number in about["dtypes"].items())]
     facts += [f"{len(about['files'])} files"] if len(about["files"]) > 1 else []
     facts += [duration(inspection["seconds"])]
-    console.print(Text(_safe(about["path"]), style="bold"))
+    console.print(Text(safe(about["path"]), style="bold"))
     console.print(Text(" · ".join(fact for fact in facts if fact)))
     if about.get("base"):
-        console.print(Text(f"against {_safe(about['base'])}"))
+        console.print(Text(f"against {safe(about['base'])}"))
     for note in about["notes"]:
-        console.print(Text(f"note: {_safe(note)}", style="dim"))
+        console.print(Text(f"note: {safe(note)}", style="dim"))
     console.print()
 
 
@@ -68,7 +68,7 @@ def _findings(console: Console, findings: list[dict[str, Any]]) -> None:
         shown[each["kind"]] += 1
         if shown[each["kind"]] > _OF_A_KIND:
             continue
-        text = Text(_safe(each["text"]))
+        text = Text(safe(each["text"]))
         if shown[each["kind"]] == min(_OF_A_KIND, of_kind[each["kind"]]):
             more = of_kind[each["kind"]] - _OF_A_KIND
             text.append(f"\n(and {more} more of this kind)" if more > 0 else "", style="dim")
@@ -108,11 +108,11 @@ def _table(console: Console, inspection: dict[str, Any], top: int) -> None:
         if layer["block"] != block:
             block = layer["block"]
             if block != layer["name"]:
-                table.add_row(Text("\n".join(_broken(_safe(block), _NAME)), style="bold"))
+                table.add_row(Text("\n".join(_broken(safe(block), _NAME)), style="bold"))
         name = layer["name"].removeprefix(f"{block}.")
         indent = "" if block == layer["name"] else "  "
         style = "yellow" if noted[layer["name"]] else ""
-        lines = _broken(_safe(name), _NAME - 4)
+        lines = _broken(safe(name), _NAME - 4)
         cells = [Text(read(layer)) for _, read in columns]
         table.add_row(Text(indent + "\n    ".join(lines), style=style), "x".join(map(str, layer["shape"])), *cells)
     console.print(table)
@@ -213,6 +213,6 @@ def _further(console: Console, inspection: dict[str, Any], top: int) -> None:
     console.print(Text("more: --html FILE plots everything, --json FILE has all numbers and bounds", style="dim"))
 
 
-def _safe(text: str) -> str:
+def safe(text: object) -> str:
     """Text of a file's making without what a terminal would obey."""
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in str(text))

@@ -97,6 +97,23 @@ def flow_sigmas(n: int) -> Float[Tensor, " n_plus_1"]:
     return _then_zero(t / (1 - t))
 
 
+def next_sigma(sigma: float, sigmas: Float[Tensor, " levels"]) -> float:
+    """The level that a sampler's step from `sigma` leads to: its highest level below.
+
+    Args:
+        sigma: A noise level, of the sampler or not.
+        sigmas: The sampler's levels, ending at 0.
+
+    Returns:
+        The level; 0 where there is none below. A level that equals sigma but for rounding is not below.
+
+    Example:
+        >>> next_sigma(2.0, torch.tensor([8.0, 2.0, 0.5, 0.0])), next_sigma(0.1, torch.tensor([2.0, 0.5, 0.0]))
+        (0.5, 0.0)
+    """
+    return max((level for level in sigmas.tolist() if level < sigma * (1 - 1e-5)), default=0.0)
+
+
 def begin(
     noise: Float[Tensor, "b *dims"], sigmas: Float[Tensor, " levels"]
 ) -> tuple[Float[Tensor, "b *dims"], Float[Tensor, " levels"]]:

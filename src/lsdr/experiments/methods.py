@@ -55,6 +55,24 @@ def _spectral_penalty() -> tuple[Any, ...]:
     return (SpectralPenalty(penalty=hinge(1.0), weight=0.1),)
 
 
+def _discriminator() -> tuple[Any, ...]:
+    from lsdr.regularizers.spectral_discriminator import SpectralDiscriminator
+
+    return (SpectralDiscriminator(),)
+
+
+def _discriminator_learned() -> tuple[Any, ...]:
+    from lsdr.regularizers.learned_spectral_discriminator import LearnedSpectralDiscriminator
+
+    return (LearnedSpectralDiscriminator(),)
+
+
+def _decomposition(**settings: Any) -> tuple[Any, ...]:
+    from lsdr.regularizers.spectral_decomposition import SpectralDecomposition
+
+    return (SpectralDecomposition(**settings),)
+
+
 def _matched(regularizers: tuple[Any, ...]) -> tuple[Any, ...]:
     for regularizer in regularizers:
         if not hasattr(regularizer, "weight"):
@@ -102,6 +120,48 @@ METHODS: dict[str, Method] = {
         name="spectral_penalty",
         description="A soft bound: weights with a spectral norm above 1 pay its excess, squared; the others nothing.",
         build=_spectral_penalty,
+    ),
+    "discriminator": Method(
+        name="discriminator",
+        description="Radial power spectrum of the clean estimate against the one that the best estimate has at that "
+        "noise level: differences beyond the spread between real images pay.",
+        build=_discriminator,
+    ),
+    "discriminator_learned": Method(
+        name="discriminator_learned",
+        description="A small network learns to tell the power spectra of clean estimates from those of real images; "
+        "the estimates pay for being told apart.",
+        build=_discriminator_learned,
+    ),
+    "decomposition_eigenvalues": Method(
+        name="decomposition_eigenvalues",
+        description="The mean eigenvalue of a sampler step's Jacobian is held near its running mean at that noise "
+        "level.",
+        build=partial(_decomposition, of="eigenvalues"),
+    ),
+    "decomposition_singular": Method(
+        name="decomposition_singular",
+        description="The root mean square of the singular values of a sampler step's Jacobian is held near its "
+        "running mean at that noise level.",
+        build=partial(_decomposition, of="singular_values"),
+    ),
+    "operator_hinge": Method(
+        name="operator_hinge",
+        description="The largest eigenvalue of a sampler step's Jacobian pays its excess over 1, squared; the best "
+        "denoiser of data in clusters has such ones too, so where it does this is biased.",
+        build=partial(_decomposition, penalty="hinge", k=1, weight=1.0),
+    ),
+    "operator_asymmetry": Method(
+        name="operator_asymmetry",
+        description="The antisymmetric part of a sampler step's Jacobian goes to zero, where it is for the best "
+        "denoiser: no bias.",
+        build=partial(_decomposition, penalty="asymmetry"),
+    ),
+    "operator_frobenius": Method(
+        name="operator_frobenius",
+        description="All singular values of a sampler step's Jacobian, and with them its eigenvalues, are made small, "
+        "as the claim has it. Biased: what the steps shrink is missing from the variance of the samples.",
+        build=partial(_decomposition, of="singular_values", penalty="frobenius", weight=0.1),
     ),
     "clip": Method(
         name="clip",

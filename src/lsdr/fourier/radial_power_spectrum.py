@@ -1,10 +1,13 @@
 """Radial power spectrum of images."""
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from lsdr.fourier._real_fft import multiplicity, real_fft
 
 
 @dataclass(frozen=True)
@@ -14,38 +17,42 @@ class RadialPowerSpectrum:
     frequency: Float[Tensor, "bins"]
     """Centre of each ring, in cycles per pixel."""
     power: Float[Tensor, "n bins"]
-    """Mean power of one 2-D coefficient in each ring, per image, averaged over channels."""
+    """Mean power of one coefficient in each ring, per image, averaged over channels."""
     count: Float[Tensor, "bins"]
-    """2-D coefficients in each ring."""
+    """Coefficients in each ring."""
 
 
-def radial_power_spectrum(images: Float[Tensor, "n c h w"], *, corners: bool = False) -> RadialPowerSpectrum:
+def radial_power_spectrum(images: Float[Tensor, "n c *dims"], *, corners: bool = False) -> RadialPowerSpectrum:
     r"""Azimuthally averaged power spectrum of each image; differentiable.
 
     .. math::
-        F = \mathrm{FFT}_2(x) / \sqrt{HW}, \qquad
-        P_k = \frac{1}{|R_k|} \sum_{(u,v) \in R_k} |F_{uv}|^2, \qquad
-        R_k = \{(u,v) : \mathrm{round}(M \sqrt{u^2 + v^2}) = k\}, \quad M = \max(H, W)
+        F = \mathrm{FFT}(x) / \sqrt{\textstyle\prod_i N_i}, \qquad
+        P_k = \frac{1}{|R_k|} \sum_{u \in R_k} |F_u|^2, \qquad
+        R_k = \{u : \mathrm{round}(M \lVert u \rVert) = k\}, \quad M = \max_i N_i
 
-    with u, v in cycles per pixel. Rings are 1/M wide, centred at k/M for k = 0 ... floor(M/2), so none is empty and
-    ring 0 holds the mean and nothing else. Diagonal frequencies beyond the last ring are left out, or, with `corners`,
-    kept in rings of their own; then :math:`\sum_k |R_k| P_k = \sum x^2` (Parseval). White noise of variance s^2 has
-    P = s^2 in every ring. Invariant to circular shifts, and on square images to flips and turns by 90 degrees. Half
-    and bfloat16 images are computed in float32. Cost: one real FFT per channel.
+    with the frequency u in cycles per pixel along each axis. For images (two axes) the R_k are rings, for video and
+    volumes (three) shells, for audio (one) the pair of frequencies k/M and -k/M. They are 1/M wide, centred at k/M for
+    k = 0 ... floor(M/2), so none is empty and ring 0 holds the mean and nothing else. Diagonal frequencies beyond the
+    last ring are left out, or, with `corners`, kept in rings of their own; then :math:`\sum_k |R_k| P_k = \sum x^2`
+    (Parseval). White noise of variance s^2 has P = s^2 in every ring. Invariant to circular shifts, and on square
+    images to flips and turns by 90 degrees. Half and bfloat16 images are computed in float32. Cost: one real FFT per
+    channel.
 
     Source: the azimuthal average of Durall et al., arXiv 2003.01826, whose published code detaches it from the graph;
     here gradients flow, and images keep their own scale. Images are not windowed: a jump between opposite borders adds
     power that falls like 1/f^2, to every compared set alike.
 
     Args:
-        images: Real images, any height and width, with at least two pixels on the longer side.
+        images: Real audio, images, video or volumes of any size, with at least two pixels on the longest axis. Time
+            counts as an axis like the others: a frame is a pixel.
         corners: Also return the rings beyond 1/2 cycle per pixel.
 
     Returns:
         Frequencies, power per image and the number of coefficients, per ring.
 
     Raises:
-        ValueError: If there is no frequency but zero.
+        TypeError: If the images are not real floating-point numbers.
+        ValueError: If there is no frequency but zero, or not one to three axes.
 
     Example:
         >>> stripes = torch.cos(2 * torch.pi * torch.arange(16) / 4).expand(1, 1, 16, 16)
@@ -53,32 +60,25 @@ def radial_power_spectrum(images: Float[Tensor, "n c h w"], *, corners: bool = F
         >>> round(float(spectrum.frequency[spectrum.power[0].argmax()]), 3)
         0.25
     """
-    height, width = images.shape[-2:]
-    if max(height, width) < 2:
-        raise ValueError(f"a spectrum needs at least 2 pixels on the longer side, got images of {height}x{width}")
-    if images.dtype in (torch.float16, torch.bfloat16):
-        images = images.float()
-    with torch.autocast(device_type=images.device.type, enabled=False):
-        coefficients = torch.fft.rfft2(images, norm="ortho")
-    squared = (coefficients.real.square() + coefficients.imag.square()).mean(1)
-    ring, weight = _rings(height, width)
-    ring, weight = ring.to(images.device), weight.to(images)
+    dims = tuple(images.shape[2:])
+    if dims and max(dims) < 2:
+        size = "x".join(map(str, dims))
+        raise ValueError(f"a spectrum needs at least 2 pixels on the longest axis, got images of {size}")
+    coefficients = real_fft(images)
+    squared = (coefficients.real.square() + coefficients.imag.square()).mean(1).flatten(1)
+    ring, weight = _rings(dims)
     bins = int(ring.max()) + 1
+    ring, weight = ring.to(images.device), weight.to(squared)
     count = weight.new_zeros(bins).index_add(0, ring, weight)
-    total = squared.new_zeros(len(images), bins).index_add(1, ring, squared.flatten(1) * weight)
-    kept = bins if corners else max(height, width) // 2 + 1
-    frequency = torch.arange(kept, device=images.device, dtype=count.dtype) / max(height, width)
+    total = squared.new_zeros(len(images), bins).index_add(1, ring, squared * weight)
+    kept = bins if corners else max(dims) // 2 + 1
+    frequency = torch.arange(kept, device=images.device, dtype=count.dtype) / max(dims)
     return RadialPowerSpectrum(frequency, (total / count)[:, :kept], count[:kept])
 
 
-def _rings(height: int, width: int) -> tuple[Tensor, Tensor]:
+def _rings(dims: tuple[int, ...]) -> tuple[Int[Tensor, "m"], Float[Tensor, "m"]]:
     """The ring of every coefficient of a real FFT, and how often it stands in the full one."""
-    rows = torch.fft.fftfreq(height, dtype=torch.float64)
-    columns = torch.fft.rfftfreq(width, dtype=torch.float64)
-    ring = (max(height, width) * torch.hypot(rows[:, None], columns[None, :])).round().long()
-    # A real FFT leaves out the mirror image of every column but the first and, for even widths, the last.
-    multiplicity = torch.full((height, len(columns)), 2.0, dtype=torch.float64)
-    multiplicity[:, 0] = 1
-    if width % 2 == 0:
-        multiplicity[:, -1] = 1
-    return ring.flatten(), multiplicity.flatten()
+    axes = [torch.fft.fftfreq(size, dtype=torch.float64) for size in dims[:-1]]
+    axes.append(torch.fft.rfftfreq(dims[-1], dtype=torch.float64))
+    radius = reduce(torch.hypot, torch.meshgrid(*axes, indexing="ij")).abs()
+    return (max(dims) * radius).round().long().flatten(), multiplicity(dims).flatten()

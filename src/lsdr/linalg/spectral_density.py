@@ -15,15 +15,18 @@ from lsdr.linalg.operator import Adjoint, LinearOperator
 
 @dataclass(frozen=True, eq=False)
 class SpectralDensity:
-    """The distribution of the min(m, n) squared singular values of an operator, as one quadrature rule a probe."""
+    """How the values of an operator are distributed, as one quadrature rule a probe.
+
+    Of `spectral_density` these are the min(m, n) squared singular values, of others what they say.
+    """
 
     nodes: Float[Tensor, "probes steps"]
-    """Where the rules put their mass, in units of the squared operator."""
+    """Where the rules put their mass, in the values' unit: that of the squared operator for squared singular values."""
     weights: Float[Tensor, "probes steps"]
     """The mass, 1 in all for each probe."""
 
     def cdf(self, x: Float[Tensor, "*grid"]) -> Float[Tensor, "*grid"]:
-        """Share of the squared singular values that are at most x."""
+        """Share of the values that are at most x."""
         return self._average((self.nodes[..., None] <= x.flatten()).double(), x)
 
     def density(self, x: Float[Tensor, "*grid"], width: float) -> Float[Tensor, "*grid"]:
@@ -34,7 +37,7 @@ class SpectralDensity:
         return self._average((-distance.square() / 2).exp() / (width * math.sqrt(2 * math.pi)), x)
 
     def mean(self, power: int = 1) -> tuple[float, float]:
-        """Average of the squared singular values to a power, and its standard error over the probes (nan for one).
+        """Average of the values to a power, and its standard error over the probes (nan for one).
 
         Exact quadrature for powers below 2 x steps: the error is that of the random probes alone.
         """

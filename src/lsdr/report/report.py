@@ -8,11 +8,15 @@ from lsdr.report import failures, tables, words
 from lsdr.report.figures.layers import eigenvalue_plots, layer_names, layer_plots
 from lsdr.report.figures.losses import loss_plots
 from lsdr.report.figures.measures import effects_plot, seed_plots
+from lsdr.report.figures.operator import operator_plots
+from lsdr.report.figures.operator_calibration import calibration_plot
+from lsdr.report.figures.operator_density import density_plot
 from lsdr.report.figures.power import power_plot
 from lsdr.report.figures.stability import lr_plot
 from lsdr.report.figures.style import pens
 from lsdr.report.figures.watched import watched_plots
 from lsdr.report.load import Results, load
+from lsdr.report.operator.artifacts import artifacts_by_method
 from lsdr.report.render import render
 from lsdr.report.samples import final_samples, progress
 from lsdr.report.verdicts import by_method, verdicts
@@ -76,6 +80,9 @@ def _content(results: Results) -> dict[str, Any]:
         "samples": final_samples(results, notes),
         "progress": progress(results, notes),
         "power": power,
+        "artifacts": artifacts_by_method(results),
+        "operator": [plot for plot in (*operator_plots(results), calibration_plot(results)) if plot],
+        "density": density_plot(results),
         "weights": layer_plots(results, "weights"),
         "watched": watched_plots(results),
         "layers": {kind: layer_names(results, kind) for kind in ("weights", "features")},

@@ -13,7 +13,8 @@ def test_the_catalogue_is_complete():
     names = """
         heldout_loss heldout_loss_low_noise heldout_loss_mid_noise heldout_loss_high_noise
         psd_rmse_db psd_rmse_low_db psd_rmse_mid_db psd_rmse_high_db
-        sensitivity lyapunov diversity_variance nearest_neighbour nearest_train fid kid
+        sensitivity lyapunov operator_largest operator_asymmetry calibration_gap_db grid_artifact_db
+        diversity_variance nearest_neighbour nearest_train fid kid
         largest_stable_lr lr_sensitivity diverged gradient_spikes
         step_seconds step_seconds_ratio memory_mb memory_ratio
         feature_effective_rank feature_mean_abs_correlation weight_sigma_max
@@ -41,7 +42,17 @@ def test_it_imports_without_torch(module):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("sizes", [{"samples": 3}, {"bands": 2}, {"batch": 0}, {"lyapunov_images": -1}])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"samples": 3},
+        {"bands": 2},
+        {"batch": 0},
+        {"lyapunov_images": -1},
+        {"operator_images": -1},
+        {"operator_levels": 0},
+    ],
+)
 def test_sizes_that_measure_nothing_are_refused(sizes):
     (name,) = sizes
     with pytest.raises(ValueError, match=name):

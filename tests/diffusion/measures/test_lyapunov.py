@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lsdr.diffusion.heun import heun
-from lsdr.diffusion.measures.evaluating import evaluating
 from lsdr.diffusion.measures.lyapunov import lyapunov
 from lsdr.diffusion.measures.measure import heun_steps
 from lsdr.diffusion.sigmas import karras_sigmas
+from lsdr.probes.evaluating import evaluating
 
 
 def generator(seed=0):

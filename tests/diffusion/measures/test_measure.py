@@ -19,13 +19,17 @@ SMALL = MeasureConfig(
     train_images=20,
     sensitivity_images=3,
     lyapunov_images=2,
+    operator_images=2,
+    operator_levels=3,
     batch=5,
 )
 MODEL_MEASURES = {
     "heldout_loss", "heldout_loss_low_noise", "heldout_loss_mid_noise", "heldout_loss_high_noise",
     "psd_rmse_db", "psd_rmse_low_db", "psd_rmse_mid_db", "psd_rmse_high_db",
     "sensitivity", "lyapunov", "diversity_variance", "nearest_neighbour", "nearest_train", "fid", "kid",
+    "operator_largest", "operator_asymmetry", "calibration_gap_db", "grid_artifact_db",
 }  # fmt: skip
+OPERATOR = {"operator_largest", "operator_asymmetry", "calibration_gap_db"}
 
 
 def data(count, seed=0, side=8, scale=0.2):
@@ -63,6 +67,14 @@ def test_the_optimal_denoiser_of_white_noise_measures_as_the_data(gaussian):
     assert measures["lyapunov"] == pytest.approx(math.log(0.2) / 60, rel=0.05)
     assert measures["kid"] == pytest.approx(0, abs=1e-3)
     assert measures["nearest_neighbour"] == pytest.approx(measures["nearest_train"], rel=0.05)
+    assert measures["operator_asymmetry"] == pytest.approx(0, abs=1e-3)
+    assert measures["calibration_gap_db"] < 1
+    sigmas = [level["sigma"] for level in curves["operator"]]
+    truth = [0.04 / (0.04 + sigma**2) for sigma in sigmas]
+    assert len(sigmas) == 5
+    assert measures["operator_largest"] == pytest.approx(sum(truth) / 5, rel=1e-3)
+    assert measures["grid_artifact_db"] < 2
+    assert curves["artifacts"] == []
     assert measures["heldout_loss"] == pytest.approx(sum(curves["heldout_loss_by_sigma"]["loss"]) / 9)
     assert measures["heldout_loss_high_noise"] == pytest.approx(0.04, rel=0.2)
     worse = gaussian(torch.zeros(1), torch.tensor(0.01))
@@ -83,7 +95,8 @@ def test_names_are_in_the_catalogue_and_files_hold_them(tiny, tmp_path):
     write_json(tmp_path / "curves.json", curves)
     assert read_json(tmp_path / "curves.json") == curves
     assert set(curves["heldout_loss_by_sigma"]) == {"sigma", "loss"}
-    assert set(curves["power_spectrum"]) == {"frequency", "data", "data_low", "data_high", "samples"}
+    samples_too = {"samples", "samples_low", "samples_high"}
+    assert set(curves["power_spectrum"]) == {"frequency", "data", "data_low", "data_high"} | samples_too
     assert {len(column) for column in curves["power_spectrum"].values()} == {4}
     assert len(curves["lyapunov"]["exponents"]) == 2
     assert samples.abs().max() <= 1
@@ -100,10 +113,12 @@ def test_the_size_of_one_measure_leaves_the_others_as_they_were(tiny):
     from dataclasses import replace
 
     first = run(tiny)[0]
-    changed = run(tiny, replace(SMALL, bands=4, sensitivity_images=2, lyapunov_images=0))[0]
-    same = MODEL_MEASURES - {"sensitivity", "lyapunov"} - {name for name in first if name.startswith("heldout")}
+    changed = run(tiny, replace(SMALL, bands=4, sensitivity_images=2, lyapunov_images=0, operator_images=0))[0]
+    same = (
+        MODEL_MEASURES - {"sensitivity", "lyapunov"} - OPERATOR - {name for name in first if name.startswith("heldout")}
+    )
     assert {name: first[name] for name in same} == {name: changed[name] for name in same}
-    assert "lyapunov" not in changed
+    assert not {"lyapunov", *OPERATOR} & set(changed)
 
 
 def test_batches_change_nothing(tiny):
@@ -139,6 +154,46 @@ def test_a_diverged_model_is_measured_as_far_as_it_can_be(tiny, tmp_path):
     measures, curves, _ = run(tiny)
     assert set(measures) == MODEL_MEASURES
     assert all(math.isnan(value) for value in measures.values())
-    assert "power_spectrum" not in curves
+    assert not {"power_spectrum", "operator", "artifacts"} & set(curves)
     write_json(tmp_path / "measures.json", measures)
     assert read_json(tmp_path / "measures.json")["fid"] is None
+
+
+def test_stripes_in_the_samples_are_seen(gaussian):
+    stripes = 0.6 * torch.cos(torch.pi * torch.arange(8.0)).expand(1, 8, 8)
+    striped = gaussian(stripes, torch.tensor(0.04))
+    measures, curves, _ = run(striped, SMALL)
+    plain = run(gaussian(torch.zeros(1), torch.tensor(0.04)), SMALL)[0]
+    assert measures["grid_artifact_db"] > plain["grid_artifact_db"] + 5
+    assert any(found["period"] == pytest.approx(2, abs=0.1) for found in curves["artifacts"])
+
+
+@pytest.mark.parametrize("name", ["mmse_identity", "operator_by_noise", "grid_artifact_db"])
+def test_a_measure_that_fails_costs_no_other(tiny, monkeypatch, caplog, name):
+    def broken(*args, **kwargs):
+        raise RuntimeError("broken on purpose")
+
+    whole = run(tiny)[0]
+    monkeypatch.setattr(f"lsdr.diffusion.measures.operator_measures.{name}", broken)
+    measures = run(tiny)[0]
+    lost = {"grid_artifact_db"} if name == "grid_artifact_db" else OPERATOR
+    assert all(math.isnan(measures[each]) for each in lost)
+    assert {each: whole[each] for each in MODEL_MEASURES - lost} == {
+        each: measures[each] for each in MODEL_MEASURES - lost
+    }
+    assert "broken on purpose" in caplog.text
+
+
+def test_too_few_samples_for_artefacts_are_no_failure(tiny):
+    from dataclasses import replace
+
+    small = MeasureConfig(**{**vars(replace(SMALL)), "train_images": 10})
+    measures = measure_run(
+        tiny,
+        train_images=data(40, side=4),
+        heldout_images=data(10, 1, side=4),
+        extractor=nn.Flatten(),
+        config=small,
+    )[0]
+    assert math.isnan(measures["grid_artifact_db"])
+    assert math.isfinite(measures["kid"])

@@ -81,3 +81,11 @@ def test_unlike_sets_are_refused():
         power_spectrum_error(data(side=8), data(side=12))
     with pytest.raises(ValueError, match="0 samples"):
         power_spectrum_error(data()[:0], data())
+
+
+def test_the_samples_band_is_that_of_the_samples():
+    samples = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    result = power_spectrum_error(samples, torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
+    swapped = power_spectrum_error(samples[:20], samples)
+    torch.testing.assert_close(result.samples_low, swapped.data_low)
+    torch.testing.assert_close(result.samples_high, swapped.data_high)

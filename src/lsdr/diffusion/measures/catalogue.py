@@ -59,6 +59,36 @@ MEASURES: dict[str, Measure] = {
         "Logarithm of the greatest factor by which the sampler stretches a small change of its noise, per sampler step "
         "(a lower bound found by subspace iteration); as for sensitivity, lower counts only where diversity is not.",
     ),
+    "operator_largest": Measure(
+        "Largest eigenvalue",
+        "",
+        None,
+        "Largest eigenvalue of the symmetric part of the denoiser's Jacobian on held-out images, as far as few Lanczos "
+        "steps reach it from below, averaged over noise levels seen in training; near 1 a direction counts as image, "
+        "near 0 as noise, and above 1 small differences grow.",
+    ),
+    "operator_asymmetry": Measure(
+        "Asymmetry of the Jacobian",
+        "",
+        "lower",
+        "Departure of the denoiser's Jacobian from symmetry, from 0 to 1, averaged over noise levels seen in training; "
+        "the best denoiser has 0, because its Jacobian is a covariance, so lower is better.",
+    ),
+    "calibration_gap_db": Measure(
+        "Calibration gap",
+        "dB",
+        "lower",
+        "Root mean square over noise levels of the decibels between the denoiser's error and what its Jacobian says of "
+        "it, sigma^2 times the mean eigenvalue, each level counted as 10 dB at most; 0 for the best denoiser, so lower "
+        "is better.",
+    ),
+    "grid_artifact_db": Measure(
+        "Grid artefacts",
+        "dB",
+        "lower",
+        "How far the strongest peak in the samples' two-dimensional spectrum stands out over the data's, significant "
+        "or not; stripes and chessboards raise it, so lower is better.",
+    ),
     "diversity_variance": Measure(
         "Variance of samples",
         "x data",

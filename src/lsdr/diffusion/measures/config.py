@@ -25,6 +25,10 @@ class MeasureConfig:
     """Leading exponents measured per sample."""
     lyapunov_iterations: int = 3
     """Rounds of subspace iteration, each a pass through all sampler steps and one back."""
+    operator_images: int = 4
+    """Held-out images at which the spectrum of the denoiser's Jacobian is measured; 0 leaves the measure out."""
+    operator_levels: int = 5
+    """Noise levels at which it is measured, of equal probability in training."""
     batch: int = 64
     """Images in one call of the model."""
     extractor_steps: int = 300
@@ -32,7 +36,7 @@ class MeasureConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be measured with."""
-        least = {"samples": 4, "train_images": 10, "bands": 3, "lyapunov_images": 0}
+        least = {"samples": 4, "train_images": 10, "bands": 3, "lyapunov_images": 0, "operator_images": 0}
         for field in fields(self):
             value, minimum = getattr(self, field.name), least.get(field.name, 1)
             if value < minimum:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lsdr.diffusion.measures.evaluating import evaluating
+from lsdr.probes.evaluating import evaluating
 
 _SUBSET = 1000  # KID compares all pairs of a subset; arXiv 1801.01401 uses 1000 too, in 100 subsets
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lsdr.diffusion.denoiser import Denoiser
 from lsdr.diffusion.loss import denoising_loss
-from lsdr.diffusion.measures.evaluating import evaluating
 from lsdr.diffusion.weighting import edm_weight
+from lsdr.probes.evaluating import evaluating
 
 
 @dataclass(frozen=True)

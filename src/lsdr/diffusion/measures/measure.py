@@ -13,13 +13,14 @@ from lsdr.diffusion.denoiser import Denoiser
 from lsdr.diffusion.heun import heun
 from lsdr.diffusion.measures.config import MeasureConfig
 from lsdr.diffusion.measures.diversity import diversity
-from lsdr.diffusion.measures.evaluating import evaluating
 from lsdr.diffusion.measures.feature_distance import feature_distance
 from lsdr.diffusion.measures.heldout_loss import heldout_loss
 from lsdr.diffusion.measures.lyapunov import lyapunov
+from lsdr.diffusion.measures.operator_measures import artifact_measures, operator_measures
 from lsdr.diffusion.measures.power_spectrum_error import power_spectrum_error
 from lsdr.diffusion.measures.sensitivity import sensitivity
 from lsdr.diffusion.sigmas import karras_sigmas
+from lsdr.probes.evaluating import evaluating
 
 _OF_SAMPLES = (
     "psd_rmse_db",
@@ -32,6 +33,7 @@ _OF_SAMPLES = (
     "fid",
     "kid",
     "sensitivity",
+    "grid_artifact_db",
 )
 
 
@@ -47,7 +49,7 @@ def measure_run(
     seed: int = 0,
     config: MeasureConfig | None = None,
 ) -> tuple[dict[str, float], dict[str, Any], Float[Tensor, "k c h w"]]:
-    """Measure a denoiser: held-out loss, samples, sensitivity, exponents.
+    """Measure a denoiser: held-out loss, operator, samples, sensitivity, exponents.
 
     Two denoisers measured with the same seed, images and sizes see the same held-out noise, make their samples from the
     same noise and labels and are disturbed in the same directions, so that differences are theirs. Each measure draws
@@ -85,10 +87,11 @@ def measure_run(
     low, high = max(denoiser.sigma_min, 2e-3), min(denoiser.sigma_max, 80.0)
     sigmas = karras_sigmas(config.sampler_steps, low, high).to(noise.device)
 
+    given = None if heldout_labels is None else heldout_labels[: config.heldout_images]
     loss = heldout_loss(
         denoiser,
         heldout_images,
-        labels=None if heldout_labels is None else heldout_labels[: config.heldout_images],
+        labels=given,
         weight=weight,
         bands=config.bands,
         batch=config.batch,
@@ -98,19 +101,30 @@ def measure_run(
     measures = {"heldout_loss": float(loss.mean), **dict(zip(names, map(float, loss.thirds), strict=True))}
     curves: dict[str, Any] = {"heldout_loss_by_sigma": {"sigma": loss.sigma.tolist(), "loss": loss.loss.tolist()}}
 
+    found, curve = operator_measures(
+        denoiser,
+        heldout_images,
+        sigmas,
+        labels=given,
+        data=train_images,
+        config=config,
+        generator=_generator(seed, 6),
+    )
+    measures, curves = measures | found, curves | curve
     with evaluating(denoiser), torch.no_grad():
-        samples = _sample(denoiser, noise, sigmas, labels, config.batch)
+        samples = sample_heun(denoiser, noise, sigmas, labels, config.batch)
     clipped = samples.clamp(-1, 1)
     if not bool(samples.isfinite().all()):
         lost = (*_OF_SAMPLES, "lyapunov") if config.lyapunov_images else _OF_SAMPLES
         return measures | dict.fromkeys(lost, math.nan), curves, clipped
 
     found, curves["power_spectrum"] = _of_samples(clipped, train_images, extractor, seed)
-    measures |= found
+    artifacts, curve = artifact_measures(clipped, train_images)
+    measures, curves = measures | found | artifacts, curves | curve
     first = slice(config.sensitivity_images)
     with evaluating(denoiser):
         response = sensitivity(
-            lambda z, given=None: _sample(denoiser, z, sigmas, given, config.batch),
+            lambda z, given=None: sample_heun(denoiser, z, sigmas, given, config.batch),
             noise[first],
             conditioning=None if labels is None else labels[first],
             generator=_generator(seed, 4),
@@ -171,15 +185,15 @@ def _of_samples(
         "fid": distance.fid,
         "kid": distance.kid,
     }
-    columns = ("frequency", "data", "data_low", "data_high", "samples")
+    columns = ("frequency", "data", "data_low", "data_high", "samples", "samples_low", "samples_high")
     return (
         {name: float(value) for name, value in measures.items()},
         {name: getattr(spectrum, name).tolist() for name in columns},
     )
 
 
-def _sample(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, labels: Tensor | None, batch: int) -> Tensor:
-    """Heun samples, some at a time."""
+def sample_heun(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, labels: Tensor | None, batch: int) -> Tensor:
+    """Heun samples, some at a time; without gradient if the caller says so."""
     rows = torch.arange(len(noise), device=noise.device).split(batch)
     return torch.cat([heun(denoiser, noise[part], sigmas, None if labels is None else labels[part]) for part in rows])
 

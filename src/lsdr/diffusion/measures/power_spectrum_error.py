@@ -29,6 +29,10 @@ class PowerSpectrumError:
     """Power that one data image in ten stays below."""
     data_high: Float[Tensor, "bins"]
     """Power that one data image in ten exceeds."""
+    samples_low: Float[Tensor, "bins"]
+    """Power that one sample in ten stays below."""
+    samples_high: Float[Tensor, "bins"]
+    """Power that one sample in ten exceeds."""
 
 
 @torch.no_grad()
@@ -71,7 +75,8 @@ def power_spectrum_error(samples: Float[Tensor, "n c h w"], data: Float[Tensor, 
     if len(samples) == 0 or len(data) == 0:
         raise ValueError(f"need samples and data, got {len(samples)} samples and {len(data)} images")
     real = radial_power_spectrum(data)
-    power, per_image = radial_power_spectrum(samples).power.mean(0)[1:], real.power[:, 1:]
+    per_sample, per_image = radial_power_spectrum(samples).power[:, 1:], real.power[:, 1:]
+    power = per_sample.mean(0)
     mean = per_image.mean(0)
     floor = _FLOOR * mean.mean().clamp_min(torch.finfo(mean.dtype).tiny / _FLOOR)
     squared = (10 * (power.clamp_min(floor).log10() - mean.clamp_min(floor).log10())).square()
@@ -88,4 +93,6 @@ def power_spectrum_error(samples: Float[Tensor, "n c h w"], data: Float[Tensor, 
         data=mean,
         data_low=per_image.quantile(0.1, dim=0),
         data_high=per_image.quantile(0.9, dim=0),
+        samples_low=per_sample.quantile(0.1, dim=0),
+        samples_high=per_sample.quantile(0.9, dim=0),
     )

@@ -180,3 +180,39 @@ def gather(method: Method, read: Any) -> list[Curve]:
 
 def _short(values: Array) -> Any:
     return values.astype(np.float32)
+
+
+def add_band(figure: Any, x: Array, low: Array, high: Array, colour: str, group: str) -> None:
+    """Fill what lies between two curves; where either is missing there is no band."""
+    size = min(len(x), len(low), len(high))
+    x, low, high = x[:size], low[:size], high[:size]
+    known = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
+    edge = {"mode": "lines", "line": {"width": 0, "color": colour}, "hoverinfo": "skip", "legendgroup": group}
+    figure.add_scatter(x=x[known], y=low[known], **edge)
+    figure.add_scatter(x=x[known], y=high[known], fill="tonexty", fillcolor=faint(colour), **edge)
+
+
+def faint(colour: str) -> str:
+    """A colour's ground.
+
+    Example:
+        >>> faint("#0072B2")
+        'rgba(0,114,178,0.22)'
+    """
+    red, green, blue = _channels(colour)
+    return f"rgba({red},{green},{blue},0.22)"
+
+
+def between(first: str, last: str, share: float) -> str:
+    """A colour on the way from one to another.
+
+    Example:
+        >>> between("#000000", "#ff8000", 0.5)
+        '#804000'
+    """
+    mixed = (round(a + share * (b - a)) for a, b in zip(_channels(first), _channels(last), strict=True))
+    return "#" + "".join(f"{channel:02x}" for channel in mixed)
+
+
+def _channels(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

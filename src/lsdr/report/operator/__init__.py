@@ -1,0 +1,1 @@
+"""The spectrum of the denoising step: reading it, a table of it, and the page of `lsdr inspect --operator`."""
