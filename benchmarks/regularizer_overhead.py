@@ -97,15 +97,12 @@ def contenders() -> dict[str, Ours | Peer]:
         "operator_hinge": method("operator_hinge", "largest"),
         "operator_asymmetry": method("operator_asymmetry", "asymmetry", "asymmetry"),
         "operator_frobenius": method("operator_frobenius", "frobenius", "frobenius"),
-        "frobenius, finite difference, whole batch": Ours(
-            decomposition(**whole, estimator="finite_difference"), "frobenius", "frobenius"
-        ),
-        "frobenius, forward mode, whole batch": Ours(
-            decomposition(**whole, estimator="forward_mode"), "frobenius", "frobenius"
-        ),
-        "frobenius, reverse mode, whole batch": Ours(
-            decomposition(**whole, estimator="reverse_mode"), "frobenius", "frobenius"
-        ),
+        **{
+            f"frobenius, {estimator.replace('_', ' ')}, whole batch": Ours(
+                decomposition(**whole, estimator=estimator), "frobenius", "frobenius"
+            )
+            for estimator in ("finite_difference", "forward_mode", "reverse_mode")
+        },
         "peer: double backward ||J'v||^2": Peer(double_backward),
         "peer: forward mode ||Jv||^2": Peer(forward_mode),
         "peer: finite difference ||Jv||^2": Peer(finite_difference),
@@ -238,10 +235,6 @@ def estimate_once(contender: Ours | Peer, penalty: Any, model: nn.Module, noisy:
     return float(penalty.values[f"SpectralDecomposition/{contender.value}"])
 
 
-def whole_batch(contender: Ours) -> tuple[Any, ...]:
-    return tuple(replace(each, fraction=1.0, ratio=RHO) for each in contender.build())
-
-
 def errors(all_of_them: dict[str, Ours | Peer], model: nn.Module, images: Tensor, options: Any) -> dict[str, Any]:
     """Bias and scatter of every estimate of the Jacobian, relative to the truth."""
     sigmas = torch.tensor([0.1, 0.3, 1.0, 3.0], device=images.device)[: options.images]
@@ -252,14 +245,13 @@ def errors(all_of_them: dict[str, Ours | Peer], model: nn.Module, images: Tensor
         if contender.truth is None:
             continue
         relative = []
-        with attach(model, *(whole_batch(contender) if isinstance(contender, Ours) else ())) as penalty:
+        built = contender.build() if isinstance(contender, Ours) else ()
+        with attach(model, *(replace(each, fraction=1.0, ratio=RHO) for each in built)) as penalty:
             for (noisy, sigma), truth in zip(states, known, strict=True):
                 values = [estimate_once(contender, penalty, model, noisy, sigma) for _ in range(options.draws)]
                 relative.append(torch.tensor(values) / truth[contender.truth] - 1)
         table = torch.stack(relative)
-        used = options.batch
-        if isinstance(contender, Ours):
-            used = -(-options.batch // round(1 / contender.build()[0].fraction))
+        used = math.ceil(options.batch / round(1 / built[0].fraction)) if built else options.batch
         scatter = float(table.var(1).mean().sqrt())
         found[name] = {"of": contender.truth, "bias": float(table.mean()), "scatter": scatter}
         found[name] |= {"examples": used, "scatter of a step": scatter / math.sqrt(used)}
@@ -285,9 +277,10 @@ def gradients(model: nn.Module, images: Tensor, options: Any) -> dict[str, float
     # With the eigenvector held fixed this has the eigenvalue's gradient (Hellmann-Feynman).
     slopes = torch.autograd.grad((top * product).sum(), list(exact.parameters()), materialize_grads=True)
     flat = torch.cat([slope.flatten() for slope in slopes])
+    by_hinge = gradient(model, hinge, noisy, sigma)
     return {
-        "||Jv||^2, finite difference and forward mode": cosine(*by_modes),
-        "largest eigenvalue, hinge and dense eigenvector": cosine(gradient(model, hinge, noisy, sigma), flat),
+        "||Jv||^2, finite difference and forward mode": float(torch.cosine_similarity(*by_modes, dim=0)),
+        "largest eigenvalue, hinge and dense eigenvector": float(torch.cosine_similarity(by_hinge, flat, dim=0)),
     }
 
 
@@ -300,10 +293,6 @@ def gradient(model: nn.Module, regularizer: Any, noisy: Tensor, sigma: Tensor) -
         value = penalty(**context, conditioning=None, generator=generator)
         slopes = torch.autograd.grad(value, parameters, materialize_grads=True)
     return torch.cat([slope.flatten() for slope in slopes]).double()
-
-
-def cosine(one: Tensor, other: Tensor) -> float:
-    return float(one @ other / (one.norm() * other.norm()))
 
 
 def load(size: int, device: str) -> Tensor:
@@ -342,12 +331,10 @@ def trained(options: Any) -> tuple[nn.Module, Tensor]:
     size = options.size // 2
     images = load(size, options.device)
     model = build_model(options.model, 3, size).to(options.device)
-    with ExitStack() as stack:
-        run = Run(Ours(tuple), model, stack)
-        for group in run.optimizer.param_groups:
-            group["lr"] = 1e-3
-        for number in range(options.train):
-            run.step(images, options.batch, seed=number)
+    run = Run(Ours(tuple), model, ExitStack())
+    run.optimizer.param_groups[0]["lr"] = 1e-3
+    for number in range(options.train):
+        run.step(images, options.batch, seed=number)
     return model, images
 
 
@@ -368,13 +355,8 @@ def main() -> None:
     if options.quick:
         options.size, options.batch, options.rounds, options.train, options.images, options.draws = 16, 4, 1, 2, 1, 2
     torch.set_num_threads(options.threads)
-    everyone = contenders()
-    if options.only:
-        everyone = {
-            name: each
-            for name, each in everyone.items()
-            if name.startswith("plain") or any(part in name for part in options.only)
-        }
+    wanted = ("plain", *options.only) if options.only else ("",)
+    everyone = {name: each for name, each in contenders().items() if any(part in name for part in wanted)}
     seconds, failed = measure_time(everyone, options)
     everyone = {name: each for name, each in everyone.items() if name in seconds}
     plain = seconds["plain"]

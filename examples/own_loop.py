@@ -36,7 +36,8 @@ with lsdr.attach(unet, decorrelate, discriminate, decompose) as penalty:  #
         optimizer.step()
         optimizer.zero_grad()
         if step % 5 == 0:
-            print(f"step {step:3d}  loss {loss:.3f}", {name: round(float(v), 4) for name, v in penalty.values.items()})  #
+            values = {name: round(float(value), 4) for name, value in penalty.values.items()}  #
+            print(f"step {step:3d}  loss {loss:.3f}", values)
 
 spectrum = lsdr.WeightProbe("mid_block*")(unet)["mid_block.resnets.0.conv1"]
 print(

@@ -1,7 +1,7 @@
 """One rank of the distributed tests of SpectralDecomposition: penalties, gradients and means of its shard, to a file.
 
-Arguments: rank, world size, rendezvous file, output file, world size to compare with. With world size 1 it is the single
-process to compare with.
+Arguments: rank, world size, rendezvous file, output file, world size to compare with. With world size 1 it is the
+single process to compare with.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from lsdr.regularizers.attach import attach
 from lsdr.regularizers.spectral_decomposition import SpectralDecomposition
 
 sys.path.insert(0, str(Path(__file__).parent))
-from decomposed import PENALTIES, generator  # noqa: E402
+from decomposed import PENALTIES, generator
 
 SHARDS = {2: [7, 5], 4: [3, 2, 5, 2]}
 

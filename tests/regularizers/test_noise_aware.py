@@ -110,8 +110,11 @@ def test_learning_stops_and_the_state_is_bitwise():
     noise.update(torch.full((16, 1, 6, 6), 9.0))
     noise.merge(whole(16))
     assert all(torch.equal(noise.state_dict()[key], value) for key, value in before.items())
-    other.load_state_dict(before)
+    other.update(torch.randn(16, 1, 6, 6))
+    other.merge(whole(16))
     images = torch.randn(4, 1, 6, 6)
+    assert not torch.equal(noise.target(images, torch.ones(4)), other.target(images, torch.ones(4)))
+    other.load_state_dict(before)
     assert torch.equal(noise.target(images, torch.ones(4)), other.target(images, torch.ones(4)))
     other.load_state_dict({})
     assert not other.ready

@@ -13,7 +13,7 @@ from lsdr.regularizers.attach import attach
 from lsdr.regularizers.spectral_decomposition import SpectralDecomposition
 
 sys.path.insert(0, str(Path(__file__).parent))
-from decomposed import PENALTIES, Matrix, dense, generator, signs, unet  # noqa: E402
+from decomposed import PENALTIES, Matrix, dense, generator, signs, unet
 
 
 def measured(denoiser, x, sigma, model=None, calls=1, **settings):
@@ -72,7 +72,8 @@ def test_few_iterations_give_lower_bounds():
             measured(Matrix(matrix), x, sigma, penalty="hinge", of=of, ratio=0, iterations=n)[0].values["gain"]
             for n in (1, 2, 4, 8)
         ]
-        assert sorted(found) == found and found[0] < 0.9 * truth
+        assert sorted(found) == found
+        assert found[0] < 0.9 * truth
         assert 0.97 * truth < found[-1] < truth * (1 + 1e-9)
 
 
@@ -175,11 +176,12 @@ def test_only_a_fraction_of_the_images_is_looked_at():
     (images, sigmas, (labels, texts)), *more = seen
     assert not more
     assert [round(value) for value in images] == labels == [0, 4, 8]
-    assert sigmas == [1, 5, 9] and texts == [0, 40, 80]
+    assert sigmas == [1, 5, 9]
+    assert texts == [0, 40, 80]
 
 
 @pytest.mark.parametrize("estimator", ["auto", "forward_mode", "reverse_mode"])
-@pytest.mark.parametrize("of, penalty", PENALTIES)
+@pytest.mark.parametrize(("of", "penalty"), PENALTIES)
 def test_every_estimator_measures_the_dense_jacobian_of_a_network(of, penalty, estimator):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 1, 3, padding=1)).double()
@@ -192,7 +194,7 @@ def test_every_estimator_measures_the_dense_jacobian_of_a_network(of, penalty, e
 
 
 @pytest.mark.parametrize("estimator", ["auto", "reverse_mode"])
-@pytest.mark.parametrize("of, penalty", PENALTIES)
+@pytest.mark.parametrize(("of", "penalty"), PENALTIES)
 def test_measures_the_dense_jacobian_of_a_unet_with_attention(of, penalty, estimator):
     net = unet().double()
     x, sigma = torch.randn(2, 1, 4, 4, dtype=torch.float64), torch.tensor([0.5, 2.0]).double()
@@ -239,7 +241,8 @@ def test_no_step_has_no_bad_numbers():
                     value = term(denoiser=model, noisy=x, sigma=torch.tensor(0.5))
             value.backward()
             assert value.abs() < 1e-5 or penalty == "frobenius"
-            assert value.isfinite() and model.layer.weight.grad.isfinite().all(), (of, penalty, scale)
+            assert value.isfinite(), (of, penalty, scale)
+            assert model.layer.weight.grad.isfinite().all(), (of, penalty, scale)
 
 
 def test_says_what_was_chosen_once(caplog):
@@ -247,7 +250,8 @@ def test_says_what_was_chosen_once(caplog):
     caplog.set_level(logging.INFO, logger="lsdr")
     term, _ = measured(model, x, torch.tensor(1.0), calls=3)
     assert term.chosen == "finite differences, from the training pass, float32"
-    assert len(caplog.records) == 1 and term.chosen in caplog.text
+    assert len(caplog.records) == 1
+    assert term.chosen in caplog.text
     term, _ = measured(model, x, torch.tensor(1.0), estimator="reverse_mode")
     assert "reverse mode" in term.chosen
 
@@ -256,7 +260,8 @@ def test_weight_zero_adds_nothing_and_measures_all_the_same():
     model, x = Matrix(random_matrix()), torch.randn(2, 6, dtype=torch.float64)
     with attach(model, SpectralDecomposition(penalty="frobenius", weight=0.0)) as penalty:
         value = penalty(denoiser=model, noisy=x, sigma=torch.tensor(1.0).double())
-    assert value == 0 and not value.requires_grad
+    assert value == 0
+    assert not value.requires_grad
     assert penalty.values["SpectralDecomposition/frobenius"] > 0
 
 
@@ -273,7 +278,7 @@ def test_a_network_that_diverged_gives_nan_for_the_guard():
 
 
 @pytest.mark.parametrize(
-    "settings, message",
+    ("settings", "message"),
     [
         ({"of": "values"}, "of must be one of eigenvalues, singular_values, got 'values'"),
         ({"penalty": "spread"}, "penalty must be one of dispersion"),
@@ -289,7 +294,7 @@ def test_refuses_names(settings, message):
 
 
 @pytest.mark.parametrize(
-    "settings, message",
+    ("settings", "message"),
     [
         ({"penalty": "asymmetry", "of": "singular_values"}, "about eigenvalues"),
         ({"ratio": 1.0}, r"in \[0, 1\); got 1.0"),
@@ -308,7 +313,7 @@ def test_refuses_settings(settings, message):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"sigma": torch.tensor(0.0)}, "sigma must be positive and finite, got"),
         ({"sigma": torch.tensor([1.0, torch.nan])}, "sigma must be positive"),
@@ -333,10 +338,17 @@ def test_refuses_a_context(change, message):
 
 
 def test_says_what_is_missing():
+    with (
+        attach(nn.Identity(), SpectralDecomposition()) as penalty,
+        pytest.raises(TypeError, match=r"needs denoiser, sigma; call penalty\(denoiser=denoiser"),
+    ):
+        penalty(noisy=torch.ones(2, 3))
+
+
+def test_refuses_more_values_than_there_are():
     model = Matrix(torch.eye(3))
-    with attach(model, SpectralDecomposition()) as penalty:
-        with pytest.raises(TypeError, match=r"needs denoiser, sigma; call penalty\(denoiser=denoiser"):
-            penalty(noisy=torch.ones(2, 3))
-    with attach(model, SpectralDecomposition(k=4, penalty="hinge")) as penalty:
-        with pytest.raises(ValueError, match="k=4, but an image has 3 numbers"):
-            penalty(denoiser=model, noisy=torch.ones(2, 3), sigma=torch.tensor(1.0))
+    with (
+        attach(model, SpectralDecomposition(k=4, penalty="hinge")) as penalty,
+        pytest.raises(ValueError, match="k=4, but an image has 3 numbers"),
+    ):
+        penalty(denoiser=model, noisy=torch.ones(2, 3), sigma=torch.tensor(1.0))

@@ -15,7 +15,7 @@ from lsdr.regularizers.spectral_decomposition import SpectralDecomposition
 from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation
 
 sys.path.insert(0, str(Path(__file__).parent))
-from decomposed import PENALTIES, Matrix, dense, generator, signs, unet  # noqa: E402
+from decomposed import PENALTIES, Matrix, dense, generator, signs, unet
 
 SIGMA = torch.tensor([0.5, 2.0], dtype=torch.float64)
 
@@ -44,7 +44,7 @@ def gradient_of(net, *arguments, **settings):
 
 
 @pytest.mark.parametrize("estimator", ["auto", "reverse_mode"])
-@pytest.mark.parametrize("of, penalty", PENALTIES)
+@pytest.mark.parametrize(("of", "penalty"), PENALTIES)
 def test_gradient_through_a_unet_is_that_of_the_value(of, penalty, estimator):
     """Of a value whose vectors change with the parameters: that they are held fixed costs nothing."""
     net, x = unet().double(), images()
@@ -62,7 +62,7 @@ def test_gradient_through_a_unet_is_that_of_the_value(of, penalty, estimator):
     torch.testing.assert_close((values[0] - values[1]) / 2e-4, gradient.norm(), rtol=2e-3, atol=0)
 
 
-@pytest.mark.parametrize("of, penalty", PENALTIES)
+@pytest.mark.parametrize(("of", "penalty"), PENALTIES)
 def test_gradient_to_a_matrix_is_that_of_the_dense_quantity(of, penalty):
     """All of its entries, against finite differences of what linear algebra says of the same directions."""
     d, sigma = 5, torch.tensor([0.4, 3.0], dtype=torch.float64)
@@ -95,7 +95,7 @@ def test_gradient_to_a_matrix_is_that_of_the_dense_quantity(of, penalty):
     torch.testing.assert_close(gradient, truth / 2e-6, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("of, penalty", PENALTIES)
+@pytest.mark.parametrize(("of", "penalty"), PENALTIES)
 def test_checkpointing_changes_nothing(of, penalty):
     net, x = unet().double().train(), images()
     plain, _ = gradient_of(net, of, penalty, x, SIGMA)
@@ -114,7 +114,7 @@ def hidden_autocast(net):
     return EDMDenoiser(model)
 
 
-@pytest.mark.parametrize("of, penalty", PENALTIES)
+@pytest.mark.parametrize(("of", "penalty"), PENALTIES)
 def test_bfloat16_autocast_gives_nearly_the_same(of, penalty):
     net, x = unet(), images(dtype=torch.float32)
     settings = {"iterations": 4, "bound": 0.2, "ratio": 0.2}
@@ -122,7 +122,8 @@ def test_bfloat16_autocast_gives_nearly_the_same(of, penalty):
     plain, term = gradient_of(net, of, penalty, x, sigma, **settings)
     assert "float32" in term.chosen
     half, coarse = gradient_of(net, of, penalty, x, sigma, wrap=hidden_autocast, **settings)
-    assert "bfloat16" in coarse.chosen and ("two-sided" in coarse.chosen) == (penalty != "dispersion")
+    assert "bfloat16" in coarse.chosen
+    assert ("two-sided" in coarse.chosen) == (penalty != "dispersion")
     torch.testing.assert_close(coarse.values[penalty], term.values[penalty], rtol=0.2, atol=2e-3)
     assert torch.nn.functional.cosine_similarity(half, plain, dim=0) > 0.95
 
@@ -144,7 +145,8 @@ def test_dropout_is_the_same_in_all_passes():
             assert torch.equal(torch.get_rng_state(), before) is False
             after = torch.get_rng_state()
         assert torch.equal(torch.get_rng_state(), after)  # as if the training pass had been alone
-        assert term.values["gain"].abs() < 3 and value < 10, (of, penalty)
+        assert term.values["gain"].abs() < 3, (of, penalty)
+        assert value < 10, (of, penalty)
         if penalty == "dispersion":
             assert "a pass of their own" in term.chosen
 
@@ -161,7 +163,7 @@ def test_without_a_generator_only_the_directions_are_drawn():
     assert torch.equal(torch.get_rng_state(), after)
 
 
-@pytest.mark.parametrize("of, penalty", PENALTIES)
+@pytest.mark.parametrize(("of", "penalty"), PENALTIES)
 def test_batch_statistics_are_those_of_the_pass_and_stay_as_they_were(of, penalty):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 1, 3, padding=1))
@@ -220,9 +222,11 @@ def test_forward_mode_says_what_to_do_where_it_does_not_run():
             return gradient
 
     model, x = nn.Linear(3, 3), torch.randn(2, 3)
-    with SpectralDecomposition(estimator="forward_mode").attach(model) as term:
-        with pytest.raises(RuntimeError, match="'forward_mode' does not run.*use estimator='finite_difference'"):
-            term(denoiser=lambda x, s, c: model(Own.apply(x)), noisy=x, sigma=torch.tensor(1.0))
+    with (
+        SpectralDecomposition(estimator="forward_mode").attach(model) as term,
+        pytest.raises(RuntimeError, match=r"'forward_mode' does not run.*use estimator='finite_difference'"),
+    ):
+        term(denoiser=lambda x, s, c: model(Own.apply(x)), noisy=x, sigma=torch.tensor(1.0))
 
 
 def test_the_dense_jacobian_of_the_tests_is_right():

@@ -12,7 +12,7 @@ from lsdr.regularizers.attach import attach
 from lsdr.regularizers.spectral_decomposition import SpectralDecomposition
 
 sys.path.insert(0, str(Path(__file__).parent))
-from decomposed import PENALTIES, Matrix, generator  # noqa: E402
+from decomposed import PENALTIES, Matrix, generator
 
 
 @pytest.fixture(scope="module", params=[2, 4])
@@ -62,7 +62,7 @@ def steps(denoiser, penalty, numbers):
     return values
 
 
-@pytest.mark.parametrize("of, penalty", PENALTIES)
+@pytest.mark.parametrize(("of", "penalty"), PENALTIES)
 def test_resumes_bitwise(of, penalty):
     net, regularizer = model(), SpectralDecomposition(of=of, penalty=penalty, fraction=0.5)
     with attach(net, regularizer) as attached:
@@ -87,7 +87,8 @@ def test_aside_leaves_the_running_mean():
             assert not torch.equal(attached.state_dict()["SpectralDecomposition/sums"], before.popitem()[1])
             before = {key: value.clone() for key, value in attached.state_dict().items()}
         after = attached.state_dict()["SpectralDecomposition/sums"]
-        assert not torch.equal(after, before["SpectralDecomposition/sums"]) and after[1].sum() == 8
+        assert not torch.equal(after, before["SpectralDecomposition/sums"])
+        assert after[1].sum() == 8
 
 
 def test_an_abandoned_step_leaves_no_trace():
@@ -102,7 +103,8 @@ def test_an_abandoned_step_leaves_no_trace():
         (term,) = attached._terms.values()
         assert term.observed() == 1
         term.forget()
-        assert term.observed() == 0 and torch.equal(attached.state_dict()["SpectralDecomposition/sums"], expected)
+        assert term.observed() == 0
+        assert torch.equal(attached.state_dict()["SpectralDecomposition/sums"], expected)
         steps(net, attached, [3])
         assert attached.state_dict()["SpectralDecomposition/sums"][1].sum() == 12
 
@@ -123,6 +125,8 @@ def test_refuses_the_state_of_another_penalty():
             term.load_state_dict({})
         with pytest.raises(ValueError, match=r"got \{'sums': \(2, 3\)\}"):
             term.load_state_dict({"sums": torch.zeros(2, 3)})
-    with SpectralDecomposition(penalty="hinge").attach(nn.Identity()) as term:
-        with pytest.raises(ValueError, match=r"penalty 'hinge' has no state, got entries \['sums'\]"):
-            term.load_state_dict(state)
+    with (
+        SpectralDecomposition(penalty="hinge").attach(nn.Identity()) as term,
+        pytest.raises(ValueError, match=r"penalty 'hinge' has no state, got entries \['sums'\]"),
+    ):
+        term.load_state_dict(state)

@@ -57,16 +57,19 @@ def test_the_thick_line_is_the_median_over_seeds(tmp_path, write_experiment):
 
 
 def test_a_line_does_not_run_through_a_level_where_most_seeds_grow(tmp_path, write_experiment):
-    directory = write_experiment(tmp_path, seeds=3)
+    directory = write_experiment(tmp_path, seeds=5)
     growing = {"time_scales": [-4.0], "eigenvalues": {"median": [1.25]}}
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         set_level(directory, "decorrelation", seed, 2, **growing)
-    set_level(directory, "clip", 0, 2, **growing)  # one of three
+    for seed in (0, 1):
+        set_level(directory, "baseline", seed, 2, **growing)
+    for seed, scale in ((2, 40.0), (3, 2.0), (4, 3.0)):
+        set_level(directory, "baseline", seed, 2, time_scales=[scale], eigenvalues={"median": [0.5]})
     plot = next(plot for plot in operator_plots(load(directory)) if plot.name == "operator-time-scales")
     (line,) = traces(plot, "decorrelation")
     assert np.isnan(values(line)).tolist() == [False, False, True, False, False]
-    (line,) = traces(plot, "clip")
-    assert np.isfinite(values(line)).all()
+    (line,) = traces(plot, "baseline")
+    assert values(line)[2] == 3.0
     results = load(directory)
     pen = plot.keys[2]
     assert pen.label == "decorrelation"
@@ -74,7 +77,7 @@ def test_a_line_does_not_run_through_a_level_where_most_seeds_grow(tmp_path, wri
     levels = read_json(results.runs[0].directory / "curves.json")["operator"]
     at = {trace["marker"]["color"]: values(trace, "x").tolist() for trace in marks}
     assert at[pen.colour] == [levels[2]["sigma"]]
-    assert plot.keys[1].colour not in at, "the median of clip does not grow"
+    assert levels[2]["sigma"] not in at.get(plot.keys[0].colour, []), "most seeds of the baseline do not grow"
 
 
 def test_artifacts_are_counted_by_method(directory):

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lsdr.linalg.forward_mode import forward_mode
 
 Estimator = Literal["auto", "forward_mode", "finite_difference"]
 WORDS = {"forward_mode": "forward mode", "finite_difference": "finite differences"}
@@ -223,8 +224,7 @@ class Jacobian:
 
     def _forward(self, where: Tensor, direction: Tensor, given: list[Tensor], rows: Tensor) -> Tensor:
         _load_forward_mode()
-        # Fused kernels have no forward derivative; the plain formula has.
-        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+        with forward_mode():
             answer = self._function(forward_ad.make_dual(where, direction), *given)
             tangent = forward_ad.unpack_dual(answer).tangent
         return torch.zeros_like(where) if tangent is None else tangent

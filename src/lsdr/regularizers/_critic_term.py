@@ -64,7 +64,7 @@ class CriticTerm:
             total = self._weight * share.combine(penalty)
         if torch.is_grad_enabled():
             self._measure(clean)
-            if True:
+            if share.last:
                 self._learn(share, clean)
         return total if self._weight else total.detach()
 

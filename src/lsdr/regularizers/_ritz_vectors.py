@@ -20,8 +20,8 @@ def ritz_vectors(
     Of :math:`S = (J + J')/2` ("largest", "smallest"), where u = v, or of J'J ("singular"), where u = Jv / |Jv|. The
     space is spanned by `iterations` blocks; J is applied to each, J' to each but the last.
 
-    The first block is `start` with, for the largest, the estimate D(x) added to its first vector: a denoiser changes
-    its estimate's own contrast as readily as anything, exactly so where it has no biases, D = J_D x (Mohan et al. 2020).
+    The first block is `start` with, for the largest, the estimate D(x) added to its first vector: what a
+    denoiser keeps of x it keeps when x moves along it, exactly so without biases, D = J_D x (Mohan et al. 2020).
     On a small trained UNet three iterations so find 96 to 99 % of the largest eigenvalue, without it 72 to 93 %.
     """
     basis: list[Tensor] = []

@@ -23,9 +23,10 @@ class MatchedWeightDecay:
         c = \frac{1}{B} \sum_{b=1}^B \frac{\|\nabla_\theta P_b\|_2}{\bigl(\sum_W \|W\|_F^2\bigr)^{1/2}}
 
     over the parameters W with two or more dimensions, P_b the other method's penalty on batch b, weight included, and
-    theta all parameters. As R's gradient is c W, both gradients have the same norm then. The first B batches with a gradient
-    measure c, with the mean so far in force; from there on it stays. Dimensionless; a batch's cost during the match is one more
-    backward pass, later a sum of squares (and the forward part of P where micro-batches are accumulated).
+    theta all parameters. As R's gradient is c W, both gradients have the same norm then. The first B batches on which P
+    has a gradient measure c, with the mean so far in force; from there on it stays. Dimensionless; a batch's cost
+    during the match is one more backward pass, later a sum of squares (and the forward part of P where micro-batches
+    are accumulated).
 
     The penalty P itself is never added. Ranks agree on c: P's gradients are averaged over ranks before their norm.
 
@@ -146,8 +147,8 @@ class _Term:
             gradient /= dist.get_world_size()
         weights = torch.cat([weight.detach().float().flatten() for weight in self._weights()])
         ratio = float(gradient.norm() / weights.norm())
-        # An overflow or a batch gone wrong says nothing about strength, nor does a penalty that is still learning what to
-        # compare with: take another.
+        # An overflow or a batch gone wrong says nothing about strength, nor does a penalty that is still learning what
+        # to compare with: take another.
         if not (math.isfinite(ratio) and ratio > 0):
             return
         self._coefficient = (self._coefficient * self._matched + ratio) / (self._matched + 1)

@@ -19,8 +19,8 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class SpectralDecomposition:
     r"""Control the spectrum of the operator that takes one noisy image to the next.
 
-    The operator is the Jacobian of a sampler's step from noise level sigma to sigma' = rho sigma, of Euler's method or
-    DDIM, at the training images, with D the denoiser and d the numbers of an image:
+    The operator is the Jacobian of a step of Euler's method or DDIM, from noise level sigma to sigma' = rho sigma, at
+    the training images; D is the denoiser, d the numbers of an image:
 
     .. math::
         J = \frac{a(\sigma')}{a(\sigma)}\bigl(\rho I + (1-\rho) J_D\bigr), \qquad J_D = \frac{\partial D}{\partial x}
@@ -31,12 +31,12 @@ class SpectralDecomposition:
     - ``dispersion``: :math:`(q - \bar q(\sigma))^2`, with q = tr(J)/d the mean eigenvalue, or the rms singular value
       :math:`\|J\|_F/\sqrt d`, by one random direction, and its running mean at that noise level, kept in state. Images
       are to be treated alike; the level of the spectrum is left alone. Not zero at the optimum, where images differ.
-    - ``hinge``: :math:`\sum_k \mathrm{relu}(g_k - c)^2` over the k largest, c being the gain of J_D's eigenvalue `bound`
-      in the frame. Zero at the optimum only if `bound` is not below what the data need: 1 is enough for Gaussian data,
-      but between two clusters the optimum is above 1.
+    - ``hinge``: :math:`\sum_k \mathrm{relu}(g_k - c)^2` over the k largest, c being the gain of J_D's eigenvalue
+      `bound` in the frame. Zero at the optimum only if `bound` is not below what the data need: 1 is enough for
+      Gaussian data, but between two clusters the optimum is above 1.
     - ``asymmetry``: :math:`\|J - J'\|_F^2/d`. Zero at the optimum, whatever the data.
-    - ``negative_eigenvalues``: :math:`\sum_k \mathrm{relu}(-\mu_k)^2` over the k smallest of J_D's own, whatever `ratio`
-      and `frame`. Zero at the optimum, whatever the data.
+    - ``negative_eigenvalues``: :math:`\sum_k \mathrm{relu}(-\mu_k)^2` over the k smallest of J_D's own, whatever
+      `ratio` and `frame`. Zero at the optimum, whatever the data.
     - ``frobenius``: :math:`\|J\|_F^2/d`, or :math:`\|S\|_F^2/d`: "make the eigenvalues small". **Biased**: the product
       of the gains over the steps must be the data's spread over the noise's, so shrinking them takes variance from what
       is generated.
@@ -46,27 +46,34 @@ class SpectralDecomposition:
     `iterations` of a block Krylov space without a graph, of whose vectors u, v only u'Jv has a gradient, as if they
     were constant (for converged ones, exactly the value's own).
 
-    Nothing is differentiated twice. By default products with J are finite differences (D(x + hv) - D(x)) / h, where D(x)
-    is the training pass's own estimate, so that flash attention, bfloat16, checkpointing, `torch.compile` and sharded
-    parameters work as in training; h is a tenth of the noise level within what the precision allows. In float16 and
-    bfloat16 they go both ways, but for dispersion, and are still wrong by some 20 %. The k largest and smallest take
-    backward passes to the input besides, for products with J'. `chosen` of the attached term says what was done, and
-    the logger "lsdr" once. Dropout, conditioning and sigma are those of one function throughout; where the network
-    draws random numbers or normalises by its batch, D(x) is computed again. The extra passes are seen by no probe,
-    and leave buffers and random state alone.
+    Nothing is differentiated twice. By default products with J are finite differences (D(x + hv) - D(x)) / h, D(x)
+    being the training pass's own estimate, so that flash attention, bfloat16, checkpointing, `torch.compile` and
+    parameters sharded by FSDP2 work as in training; h is a tenth of the noise level within what the precision allows.
+    In float16 and bfloat16 they go both ways, but for dispersion, and are still wrong by some 20 %. The k largest and
+    smallest take backward passes to the input besides, for products with J' (checkpointing must be the non-reentrant
+    kind). `chosen` of the attached term says what was done, and the logger "lsdr" once. Dropout, conditioning and sigma
+    are those of one function throughout; where the network draws random numbers or normalises by its batch, D(x) is
+    computed again. The extra passes are seen by no probe, and leave buffers and random state alone.
+
+    With three iterations the Krylov space finds 96 to 99 % of the largest eigenvalue of a small trained UNet, and half
+    of the most negative one.
 
     Cost: on a `fraction` of the images a forward and a backward pass, for asymmetry and the Frobenius norm of S two,
-    for hinge and negative eigenvalues k, and `iterations` k more forward and one fewer backward passes, to the input.
+    for hinge and negative eigenvalues k, and for these besides 1 + k `iterations` forward passes and k (`iterations` -
+    1) backward passes to the input.
 
-    Source: Guo et al. 2024, "Smooth Diffusion" (arXiv:2312.04410), eq. 8, for dispersion: there a norm of J'v by double
-    backward, from one running mean for all noise levels. Hoffman, Roberts & Yaida 2019 (arXiv:1908.02729) for the norm
+    Source: Guo et al. 2024, "Smooth Diffusion" (arXiv:2312.04410), for dispersion: there a norm of J'v by double
+    backward, about one running mean for all noise levels. Hoffman, Roberts & Yaida 2019 (arXiv:1908.02729) for the norm
     by random directions; Pesquet et al. 2021 (arXiv:2012.13247) for the largest by power iteration. The other
     penalties have no published form that we follow.
 
     Args:
         of: "eigenvalues", or "singular_values": of J itself.
         penalty: Which one.
-        weight: Finite and not negative. 0 computes everything and adds exactly nothing.
+        weight: Finite and not negative. 0 computes everything and adds exactly nothing. With weight 1 the gradient was
+            this much of the loss's (EDM's), for a small UNet after 300 steps on 8x8 patches: dispersion 0.008 (of
+            singular values 0.004), hinge 0 (bound 0.9: 0.0007), asymmetry 0.09, negative eigenvalues 1, Frobenius norm
+            of S 1.4 and of J 0.4. The penalties differ too much in size for one default to be felt in all.
         k: How many of the largest or smallest.
         bound: Eigenvalue (or singular value) of J_D that the hinge allows, whatever the step.
         ratio: rho = sigma'/sigma, in [0, 1), where the context has no `sigma_next`. 0 is the step to no noise, J_D.

@@ -44,9 +44,10 @@ def test_an_untrained_network_is_no_error(digits, tiny, read):
     assert not found.trained
 
 
-def test_a_silent_network_is_not_taken_for_an_edm_one(digits):
+def test_a_silent_network_is_not_taken_for_an_edm_one():
+    images = 0.5 * torch.randn(48, 1, 8, 8, generator=seeded(1))  # that reading alone denoises them as well as can be
     silent = DDPMDenoiser(lambda x, t: torch.zeros_like(x), torch.linspace(0.99, 0.001, 100), "epsilon")
-    found = prediction_check(silent, digits[:48], generator=seeded())
+    found = prediction_check(silent, images, generator=seeded())
     assert found.fits is None
     assert len(found.others) == 4
 

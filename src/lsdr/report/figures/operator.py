@@ -44,7 +44,7 @@ class _Panel:
 
 _PANELS = (
     _Panel("operator-eigenvalues", "Eigenvalues of the denoiser by noise level", "eigenvalue μ",
-           lambda levels, _: ranks(levels, "eigenvalues", "high"),
+           lambda levels, _: ranks(levels, "eigenvalues", "median"),
            "Along its direction, an eigenvalue is the share of a change in the noisy image that the estimate keeps: "
            "near 0 the direction counts as noise, near 1 as image; above 1 differences grow, as where images are being "
            "told apart."),
