@@ -83,6 +83,29 @@ def test_radial_by_its_formula():
     torch.testing.assert_close(values["SpectralDiscriminator/outside"], (beyond > 0).double().mean())
 
 
+@pytest.mark.parametrize("noise", ["wiener", "bracket"])
+@pytest.mark.parametrize(("amplitude", "phase"), [(1, 0.3), (0.2, 1), (1, 0)])
+def test_only_amplitudes_are_corrected_by_their_formula(amplitude, phase, noise):
+    """|F - F'|^2 is to the clean image, which the posterior mean minimises; A' alone is the corrected one."""
+    data = smooth(40, 2, 8, 9)
+    clean, denoised, sigma = data[:5], 0.6 * data[:5] + 0.3 * data[5:10], torch.full((5,), 0.8).double()
+    regularizer = SpectralDiscriminator(
+        features=(AmplitudePhase(amplitude, phase),), weight=1.0, noise=noise, tolerance=None, learn=40
+    )
+    with learnt(MODEL, regularizer, data) as penalty:
+        found = value(penalty, denoised, clean, sigma)
+        (term,) = penalty._terms.values()
+        target = term._noise.target(clean, sigma)
+        gate = float(term._noise.gate(sigma)[0])
+    estimate, right, low = (torch.fft.fft2(images, norm="ortho") for images in (denoised, clean, target))
+    wanted = low.abs()
+    if noise == "bracket":
+        wanted = estimate.abs().clamp(torch.minimum(low.abs(), right.abs()), torch.maximum(low.abs(), right.abs()))
+    distance = phase * (estimate - right).abs() ** 2 + (amplitude - phase) * (estimate.abs() - wanted) ** 2
+    assert bool(distance.min() < 0) == (phase > amplitude and noise == "wiener")
+    assert found == pytest.approx(gate * float(distance.clamp(min=0).mean()))
+
+
 @pytest.mark.parametrize("feature", FEATURES)
 def test_half_the_mean_squared_distance_of_pairs_is_the_spread(feature):
     data = smooth(20, 2, 6, 5)

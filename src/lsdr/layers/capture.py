@@ -20,7 +20,8 @@ _UNREPORTED = [0]
 def unreported() -> Iterator[None]:
     """Run a watched model without a word to those who watch it: for passes that are not part of what they look at.
 
-    A penalty that runs the model again, at disturbed inputs, must not have those features taken for the training's.
+    Whoever begins to watch within the context is told. A penalty that runs the model again, at disturbed inputs, must
+    not have those features taken for the training's.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3))
@@ -87,9 +88,10 @@ def capture_calls(modules: Mapping[str, nn.Module], receive: ReceiveCall) -> Ite
         modules: Modules by name.
         receive: Called with the module's name, the module, and what it was called with.
     """
+    depth = _UNREPORTED[0]
 
     def hook(name: str, module: nn.Module, arguments: Any, keywords: dict[str, Any]) -> None:
-        if not _is_silent():
+        if not _is_silent(depth):
             receive(name, module, arguments, keywords)
 
     with ExitStack() as handles:
@@ -105,8 +107,10 @@ def capture_calls(modules: Mapping[str, nn.Module], receive: ReceiveCall) -> Ite
 def _hook(
     name: str, receive: Receive, refuse: Callable[[str, str], None] | None
 ) -> Callable[[nn.Module, Any, Any], None]:
+    depth = _UNREPORTED[0]
+
     def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-        if _is_silent():
+        if _is_silent(depth):
             return
         feature = _first_tensor(output)
         if feature is not None:
@@ -119,8 +123,8 @@ def _hook(
     return hook
 
 
-def _is_silent() -> bool:
-    if _UNREPORTED[0]:
+def _is_silent(depth: int) -> bool:
+    if _UNREPORTED[0] > depth:
         return True
     # A graph task runs only within a backward pass: there, a forward is checkpointing's recomputation of one that was
     # reported before. The compiler cannot trace the question, and compiled code recomputes without hooks.

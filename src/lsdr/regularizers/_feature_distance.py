@@ -40,7 +40,7 @@ def feature_distance(
     squared = torch.zeros_like(estimate.values[..., 0])
     for number, component in enumerate(components):
         c, right = estimate.values[..., number], (target if component.power else clean).values[..., number]
-        if bracket and component.power:
+        if bracket:
             end = clean.values[..., number]
             right = c.detach().clamp(torch.minimum(right, end), torch.maximum(right, end))
         squared = squared + component.factor * (c - right).square()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lsdr.fourier.radial_power_spectrum import radial_power_spectrum
-from lsdr.layers.capture import unreported
+from lsdr.layers.capture import capture, unreported
 from lsdr.layers.select import Layers, select_outermost
 from lsdr.probes.evaluating import evaluating
 from lsdr.regularizers._shares import Share
@@ -150,7 +150,11 @@ class LayerSpectra:
             ValueError: If its output has no positions.
         """
         outputs: dict[str, Tensor] = {}
-        with _recorded(layers, outputs):
+
+        def receive(name: str, module: nn.Module, output: Tensor) -> None:
+            outputs[name] = output
+
+        with capture(next(iter(layers.values())), layers, receive):
             forward(images)
         missing = [name for name in layers if name not in outputs]
         if missing:
@@ -162,31 +166,6 @@ class LayerSpectra:
             values.append(found.to(images.dtype))
             weights.append(found.new_full((found.shape[1],), 1 / found.shape[1]))
         return Coordinates(torch.cat(values, 1).unsqueeze(-1), torch.cat(weights).to(images.dtype))
-
-
-@contextmanager
-def _recorded(layers: Mapping[str, nn.Module], outputs: dict[str, Tensor]) -> Iterator[None]:
-    """Note what layers return, though nothing is reported: their `forward` is called by another until the end."""
-    with ExitStack() as stack:
-        for name, module in layers.items():
-            inner = module.forward
-
-            def forward(*arguments: Any, name: str = name, inner: Any = inner, **keywords: Any) -> Any:
-                output = inner(*arguments, **keywords)
-                first = output
-                while isinstance(first, tuple | list | Mapping) and first:
-                    first = next(iter(first.values())) if isinstance(first, Mapping) else first[0]
-                if isinstance(first, Tensor):
-                    outputs[name] = first
-                return output
-
-            own = module.__dict__.get("forward")
-            module.__dict__["forward"] = forward
-            if own is None:
-                stack.callback(module.__dict__.pop, "forward")
-            else:
-                stack.callback(module.__dict__.__setitem__, "forward", own)
-        yield
 
 
 def _every(conditioning: Any, every: int, count: int) -> Any:
