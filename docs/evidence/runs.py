@@ -19,6 +19,10 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results"
 ARMS = ["discriminator", "decorrelation", "decomposition_eigenvalues", "decomposition_singular"]
 CONTROLS = ["clip", "weight_decay_matched"]
+_NOTE = (
+    "Columns: the baseline's median, then every method's paired difference from it with its 95 % interval; **+** better "
+    "and **-** worse by the verdict of `lsdr compare`."
+)
 # Seeds of the reported runs are 0 to 4; nothing is chosen on them.
 TUNING_SEED = 100
 RATES = [1e-3, 2e-3, 4e-3]
@@ -48,7 +52,7 @@ def compare(out: Path, data: list[str], methods: list[str], seeds: int, *options
     words = ["compare", "diffusion", "--out", str(out), *data, "--methods", ",".join(methods), "--seeds", str(seeds)]
     words += [*COMMON, *options]
     print("$ lsdr", shlex.join(words), flush=True)
-    subprocess.run([sys.executable, "-m", "lsdr", *words], check=True)
+    subprocess.run([Path(sys.executable).with_name("lsdr"), *words], check=True)
 
 
 def sequences(out: Path) -> Path:
@@ -172,18 +176,26 @@ def text(out: Path) -> None:
 
 
 def tables(out: Path) -> None:
-    """Keep every summary, and print one table a comparison."""
+    """Keep every summary, and write the tables and the verdicts that follow from them."""
+    from verdicts import table
+
     RESULTS.mkdir(exist_ok=True)
+    parts = [
+        "# Diffusion: tables",
+        "Written by `python docs/evidence/runs.py tables`; [the rule](diffusion.md).",
+        _NOTE,
+    ]
     for folder in sorted(path.parent for path in out.glob("*/summary.json")):
         summary = json.loads((folder / "summary.json").read_text())
         experiment = json.loads((folder / "experiment.json").read_text())
-        kept = {
-            key: experiment[key] for key in ("command", "created", "finished", "methods", "seeds", "config", "data")
-        }
-        (RESULTS / f"{folder.name}.json").write_text(
-            json.dumps({"experiment": kept, "summary": summary}, indent=1) + "\n"
-        )
-        print(f"\n### {folder.name}\n\n{_table(summary)}")
+        kept = {key: experiment[key] for key in ("command", "methods", "seeds", "config", "data", "environment")}
+        for key in ("command", "processes"):
+            kept["environment"].pop(key, None)
+        text = json.dumps({"experiment": kept, "summary": summary}, indent=1)
+        (RESULTS / f"{folder.name}.json").write_text(text + "\n")
+        parts.append(f"## {folder.name}\n\n{_table(summary)}")
+    parts.append(f"## Verdicts\n\n{table()}")
+    (RESULTS.parent / "diffusion-tables.md").write_text("\n\n".join(parts) + "\n")
 
 
 def _table(summary: dict) -> str:

@@ -155,7 +155,7 @@ METHODS: dict[str, Method] = {
         name="operator_asymmetry",
         description="The antisymmetric part of a sampler step's Jacobian goes to zero, where it is for the best "
         "denoiser: no bias.",
-        build=partial(_decomposition, penalty="asymmetry"),
+        build=partial(_decomposition, penalty="asymmetry", weight=1.0),
     ),
     "operator_frobenius": Method(
         name="operator_frobenius",
