@@ -6,8 +6,8 @@ to penalise the Jacobian, written from their equations on the whole batch:
 
 - the double backward pass of ||J'v||^2 (Hoffman et al. 2019, arXiv:1908.02729; Smooth Diffusion, arXiv:2312.04410,
   makes the same passes), which needs the unfused attention;
-- ||Jv||^2 with a forward-mode product that carries the graph (in torch 2.13 that fails in a group norm whose input is
-  not contiguous, as it is behind diffusers' attention, and in softmax, so this peer gets a copy and a softmax of sums);
+- ||Jv||^2 with a forward-mode product that carries the graph (with what torch 2.13 lacks for it from
+  `lsdr.linalg.forward_mode`);
 - ||Jv||^2 by one-sided finite differences.
 
 A ratio is a step over the plain step of the same round, its median over rounds. Beside it stands the error of what is
@@ -36,7 +36,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from lsdr import runs
 from lsdr.data.load import load_images
@@ -44,6 +43,7 @@ from lsdr.diffusion.denoiser import per_example
 from lsdr.diffusion.edm import EDMDenoiser
 from lsdr.diffusion.models import build_model
 from lsdr.experiments.methods import METHODS
+from lsdr.linalg.forward_mode import forward_mode
 from lsdr.regularizers.attach import attach
 from lsdr.regularizers.spectral_decomposition import SpectralDecomposition
 from lsdr.regularizers.spectral_discriminator import SpectralDiscriminator
@@ -104,7 +104,7 @@ def contenders() -> dict[str, Ours | Peer]:
             for estimator in ("finite_difference", "forward_mode", "reverse_mode")
         },
         "peer: double backward ||J'v||^2": Peer(double_backward),
-        "peer: forward mode ||Jv||^2": Peer(forward_mode),
+        "peer: forward mode ||Jv||^2": Peer(forward_product),
         "peer: finite difference ||Jv||^2": Peer(finite_difference),
     }
 
@@ -121,23 +121,8 @@ def double_backward(denoiser: Any, noisy: Tensor, sigma: Tensor, direction: Tens
     return denoised, step_of(direction, product)
 
 
-class ForwardModeRuns(TorchFunctionMode):
-    """Writes out two operations whose forward mode torch 2.13 has wrong: see the head of this file."""
-
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        """Call the function, or what stands in for it."""
-        if function is nn.functional.group_norm:
-            arguments = (arguments[0].contiguous(), *arguments[1:])
-        if function is nn.functional.scaled_dot_product_attention:
-            query, key, value = arguments[:3]
-            logits = query @ key.mT / math.sqrt(query.shape[-1])
-            weights = (logits - logits.detach().amax(-1, keepdim=True)).exp()
-            return weights / weights.sum(-1, keepdim=True) @ value
-        return function(*arguments, **(keywords or {}))
-
-
-def forward_mode(denoiser: Any, noisy: Tensor, sigma: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    with ForwardModeRuns(), forward_ad.dual_level():
+def forward_product(denoiser: Any, noisy: Tensor, sigma: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    with forward_mode():
         denoised, product = forward_ad.unpack_dual(denoiser(forward_ad.make_dual(noisy, direction), sigma))
     return denoised, step_of(direction, product)
 
@@ -262,16 +247,15 @@ def gradients(model: nn.Module, images: Tensor, options: Any) -> dict[str, float
     """Cosines of the penalties' gradients with those that automatic differentiation gives for the same quantity."""
     noisy, sigma = images[:1] + 0.3 * torch.randn_like(images[:1]), torch.tensor([0.3], device=images.device)
     frobenius = SpectralDecomposition(of="singular_values", penalty="frobenius", fraction=1.0, ratio=RHO)
-    with ForwardModeRuns():
-        by_modes = [
-            gradient(model, replace(frobenius, estimator=estimator), noisy, sigma)
-            for estimator in ("finite_difference", "forward_mode")
-        ]
+    by_modes = [
+        gradient(model, replace(frobenius, estimator=estimator), noisy, sigma)
+        for estimator in ("finite_difference", "forward_mode")
+    ]
     # bound = 0: every positive eigenvalue exceeds it, so that the hinge has a gradient.
     hinge = SpectralDecomposition(penalty="hinge", k=1, bound=0.0, fraction=1.0, ratio=RHO)
     top = truths(model, noisy, sigma)[1].view_as(noisy).to(images.device)
     exact = copy.deepcopy(model).double()
-    with ForwardModeRuns(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+    with forward_mode():
         dual = forward_ad.make_dual(noisy.double(), top)
         product = forward_ad.unpack_dual(EDMDenoiser(exact)(dual, sigma.double())).tangent
     # With the eigenvector held fixed this has the eigenvalue's gradient (Hellmann-Feynman).

@@ -17,8 +17,9 @@ and prints the rank correlation of mu with the measured rate: +1 would be the cl
 
 On `gaussian` (known spectrum lambda, mu = lambda / (lambda + sigma^2)) and `mixture` (two points, mu up to
 a^2 / sigma^2, so differences grow) everything is analytic and the long stretch has an exact answer too; otherwise give
-the folder of a finished run of `lsdr train diffusion`. Eigenvalues are those of the symmetric part of the dense
-Jacobian in float64, and the directions its eigenvectors; how unsymmetric it is stands beside.
+the folder of a finished run of `lsdr train diffusion` or `lsdr compare diffusion`. Eigenvalues are those of the
+symmetric part of the dense Jacobian in float64, and the directions its eigenvectors; how unsymmetric it is stands
+beside.
 """
 
 import argparse
@@ -82,7 +83,10 @@ def mixture(images: int, generator: torch.Generator) -> Subject:
 
 def trained(folder: Path, images: int) -> Subject:
     """The averaged weights of a finished run, and images that it was not trained on."""
-    found = runs.read_json(folder / "config.json")
+    job, own = folder / "job.json", folder / "config.json"
+    if not (job.is_file() or own.is_file()):
+        raise SystemExit(f"{folder} is no run: expected gaussian, mixture, or the folder of a finished run")
+    found = runs.read_json(job)["config"] if job.is_file() else runs.read_json(own)
     config = from_dict(DiffusionConfig, {name: value for name, value in found.items() if name != "method"})
     task = build_task(config, load_data(config), torch.device("cpu"))
     task.model.load_state_dict(load_file(folder / "snapshots" / "final" / "ema.safetensors"))

@@ -1,5 +1,7 @@
 """What is said of numbers."""
 
+import math
+
 import pytest
 import torch
 
@@ -49,6 +51,7 @@ def test_each_property_has_its_finding(changes, kinds, words):
         ({"trace": 0.05}, "lies 3.0 dB below the measured error"),
         ({"trace": -0.1}, "is not even positive"),
         ({"trace": 0.2, "error": 0.05}, None),
+        ({"trace": 0.2, "error": math.nan}, None),
         ({"trace": 0.12}, None),
     ],
 )

@@ -103,6 +103,27 @@ def test_what_is_no_run_is_refused_in_a_sentence(kind, tmp_path, capsys):
     told = refused(path, "--operator", capsys=capsys)
     assert told.startswith("lsdr: ")
     assert str(path) in told
+    assert "run of" in told
+    assert "diffusers folder" in told
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("says nothing of it; pass images, as data=...", "pass images, as --data DATA"),
+        ("Pass prediction='v', or correct it", "Pass --prediction v, or correct it"),
+        ("pass prediction= (epsilon, v)", "pass --prediction (epsilon, v)"),
+    ],
+)
+def test_what_the_library_asks_for_is_said_in_options(message, told, tmp_path, monkeypatch, capsys):
+    from lsdr.diffusion import inspect_operator
+
+    def refuse(*_, **__):
+        raise ValueError(message)
+
+    monkeypatch.setattr(inspect_operator, "inspect_operator", refuse)
+    (tmp_path / "config.json").write_text("{}")
+    assert told in refused(tmp_path, "--operator", capsys=capsys)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])

@@ -1,5 +1,6 @@
 """The artefact detector: waves that were put in are found with their period, and nothing else is."""
 
+import inspect
 import math
 
 import pytest
@@ -267,6 +268,8 @@ def test_what_cannot_be_right_is_refused():
         for function in (grid_artifacts, grid_artifact_db):
             with pytest.raises(ValueError, match=message):
                 function(bad)
+    with pytest.raises(ValueError, match=r"images must be \(n, c, h, w\), got the shape \(1, 16, 16\)"):
+        inspect.unwrap(grid_artifacts)(images[0])  # types are not checked outside the tests
     with pytest.raises(ValueError, match="reference must be finite"):
         grid_artifacts(images, broken)
     with pytest.raises(ValueError, match=r"reference must hold images of \(1, 16, 16\) \(c, h, w\), got \(1, 16, 15\)"):
@@ -274,3 +277,13 @@ def test_what_cannot_be_right_is_refused():
     for probability in (0.0, 1.0, -0.1, math.nan):
         with pytest.raises(ValueError, match="probability between 0 and 1"):
             grid_artifacts(images, false_alarm=probability)
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [((-0.5, -0.01), (0.5, 0.01)), ((0.5, -0.01), (0.5, 0.01)), ((-0.2, 0.0), (0.2, 0.0)), ((0.1, -0.3), (-0.1, 0.3))],
+)
+def test_of_a_waves_two_frequencies_the_one_in_range_is_told(one, told):
+    from lsdr.fourier.grid_artifacts import _one_of_two
+
+    assert _one_of_two(*one) == told

@@ -156,3 +156,23 @@ def test_quadrature_finds_no_value_twice():
 def test_quadrature_needs_a_step():
     with pytest.raises(ValueError, match="steps"):
         batched_quadrature(lambda v: v, random(1, 1, 3), steps=0)
+
+
+def test_the_quadrature_of_a_run_is_exact_for_polynomials():
+    matrices = symmetric(*spread(2, 30))
+    found = batched_ritz(lambda v: v @ matrices, random(2, 3, 30), largest=3, tolerance=1e-12, steps=4)
+    start = torch.linalg.qr(random(2, 3, 30).mT).Q.mT
+    torch.testing.assert_close(found.weights.sum(1), torch.ones(2, dtype=torch.float64))
+    for power in range(8):
+        moved = start
+        for _ in range(power):
+            moved = moved @ matrices
+        torch.testing.assert_close((found.weights * found.nodes**power).sum(1), (start * moved).sum(2).mean(1))
+
+
+def test_a_narrow_block_may_miss_copies_but_stays_a_bound():
+    matrix = symmetric([*[3.0] * 4, *torch.linspace(-1, 1, 96).tolist()])
+    for width in (1, 2, 4):
+        found = batched_ritz(lambda v: v @ matrix, random(1, width, 100), largest=4, steps=100)
+        assert (found.values >= 3 - 1e-6).sum() >= width
+        assert (found.values <= 3 + 1e-9).all()

@@ -213,6 +213,8 @@ def test_it_leaves_no_trace(mode):
         (lambda: Jacobian(lambda x: x[:, :3], SIX[None]), "returned shape"),
         (lambda: Jacobian(lambda x: x / 0, SIX[None]), "not finite"),
         (lambda: Jacobian(lambda x: torch.rand_like(x), SIX[None]), "two answers"),
+        (lambda: Jacobian(lambda x: x - x.mean(0), SIX.view(3, 2)), "alone and among"),
+        (lambda: Jacobian(lambda x: (x * 0).abs().sqrt() + x, SIX[None]).adjoint(SIX[None, None]), "products .* nan"),
         (lambda: Jacobian(network, SIX[None]).matvec(torch.ones(1, 2, 5, dtype=torch.float64)), "expected"),
         (lambda: Jacobian(network, SIX[None]).adjoint(torch.ones(2, 2, 6, dtype=torch.float64)), "expected"),
     ],
@@ -226,3 +228,17 @@ def test_an_unknown_estimator():
     make = inspect.unwrap(Jacobian.__init__)  # types are not checked outside the tests
     with pytest.raises(ValueError, match="'exact'; expected 'auto', 'forward_mode'"):
         make(object.__new__(Jacobian), network, SIX[None], estimator="exact")
+
+
+def test_a_lost_tangent_is_no_zero():
+    with pytest.raises(RuntimeError, match="loses the tangent"):
+        Jacobian(lambda x: x.detach().sin(), random(1, 3), estimator="forward_mode")
+
+
+def test_the_error_of_differences_is_known_where_small_steps_are_noise():
+    """Rounding in the answers makes differences of short steps thousands of times too large."""
+    x, v = random(1, 200, dtype=torch.float32), random(1, 4, 200, seed=1, dtype=torch.float32)
+    jacobian = Jacobian(lambda x: 1e-4 * x + 100, x, estimator="finite_difference")
+    off = ((jacobian.matvec(v) - 1e-4 * v).norm() / (1e-4 * v).norm()).item()
+    assert jacobian.error.item() == pytest.approx(off, rel=0.9)
+    assert Jacobian(torch.sin, x).error.item() == 0

@@ -123,3 +123,9 @@ def test_unknown_words():
         inspect.unwrap(frame_factor)(1.0, "cosine")
     with pytest.raises(ValueError, match="'epsilon', 'v', 'sample', 'flow' or 'edm'"):
         inspect.unwrap(denoiser_eigenvalue)(1.0, 1.0, "score")
+
+
+@pytest.mark.parametrize(("sigma", "sigma_data"), [(-1.0, 0.5), (math.nan, 0.5), (1.0, 0.0), (1.0, math.nan)])
+def test_no_such_denoiser(sigma, sigma_data):
+    with pytest.raises(ValueError, match="sigma_data > 0"):
+        denoiser_eigenvalue(0.5, sigma, "edm", sigma_data=sigma_data)

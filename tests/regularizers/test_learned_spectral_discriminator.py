@@ -279,7 +279,7 @@ def test_infinite_noise_adds_nothing_whatever_the_estimate():
         sigma[::2] = math.inf
         denoised = model(noisy).detach()
         with penalty.aside():
-            finite = penalty(denoised=denoised.clone(), clean=clean, sigma=sigma)
+            finite = penalty(denoised=denoised.clone().requires_grad_(), clean=clean, sigma=sigma).detach()
         denoised[::2] = math.nan
         denoised.requires_grad_()
         total = penalty(denoised=denoised, clean=clean, sigma=sigma)
@@ -297,6 +297,7 @@ def test_a_broken_estimate_shows_in_the_penalty_and_not_in_the_critic():
         clean, noisy, sigma = examples(6)
         denoised = model(noisy).detach()
         denoised[3] = math.nan
+        denoised.requires_grad_()
         assert penalty(denoised=denoised, clean=clean, sigma=sigma).isnan()
         assert all(value.isfinite().all() for value in penalty.state_dict().values())
         assert run(model, penalty, [7]).isfinite()
@@ -333,18 +334,19 @@ def test_autocast_estimates_and_one_noise_level(dtype):
 def test_what_cannot_be_right_is_refused():
     clean, noisy, sigma = examples(0)
     with attach(network(), discriminator()) as penalty:
-        with pytest.raises(TypeError, match=r"needs denoised, sigma: call penalty\(denoised=denoised, clean=clean"):
+        noisy.requires_grad_()
+        with pytest.raises(TypeError, match=r"needs denoised= as a floating-point tensor, got nothing; call penalty\("):
             penalty(clean=clean)
-        with pytest.raises(ValueError, match="must both be"):
+        with pytest.raises(ValueError, match="compares denoised with clean, both"):
             penalty(denoised=noisy[:, :, :4], clean=clean, sigma=sigma)
-        with pytest.raises(ValueError, match=r"sigma must have shape \(\) or \(20,\), got \(3,\)"):
+        with pytest.raises(ValueError, match=r"sigma has shape \(3,\) for a batch of 20"):
             penalty(denoised=noisy, clean=clean, sigma=sigma[:3])
         for bad in (-1.0, math.nan):
             with pytest.raises(ValueError, match="must not be negative or NaN"):
                 penalty(denoised=noisy, clean=clean, sigma=torch.full((20,), bad))
         broken = clean.clone()
         broken[0, 0, 0, 0] = math.nan
-        with pytest.raises(ValueError, match="clean has NaN or infinite pixels"):
+        with pytest.raises(ValueError, match="clean images with NaN or infinite pixels"):
             penalty(denoised=noisy, clean=broken, sigma=sigma)
         with pytest.raises(ValueError, match="constant"):
             penalty(denoised=noisy, clean=torch.ones_like(clean), sigma=sigma)

@@ -30,7 +30,8 @@ def loss_of(net, of, penalty, x, sigma, wrap=EDMDenoiser, **settings):
     denoiser = wrap(net)
     with SpectralDecomposition(of=of, penalty=penalty, **settings).attach(net) as term:
         if penalty == "dispersion":
-            term.load_state_dict({"sums": torch.tensor([[0.3], [1.0]], dtype=torch.float64).expand(2, 16)})
+            ones = torch.ones(16, dtype=torch.float64)
+            term.load_state_dict({"values": 0.3 * ones, "weights": ones, "count": ones[0], "seen": torch.tensor(1)})
         denoised = denoiser(x, sigma, None)
         value = term(denoiser=denoiser, noisy=x, sigma=sigma, denoised=denoised, generator=generator())
     return value, term
@@ -41,6 +42,17 @@ def gradient_of(net, *arguments, **settings):
     value, term = loss_of(net, *arguments, **settings)
     value.backward()
     return torch.cat([(0 * p if p.grad is None else p.grad).detach().flatten() for p in net.parameters()]), term
+
+
+@pytest.mark.parametrize(("of", "penalty"), PENALTIES)
+def test_forward_mode_trains_through_a_unet_with_attention(of, penalty):
+    """Its gradient is that of finite differences, which the test below compares with the value itself."""
+    net, x = unet().double().train(), images()
+    found, term = gradient_of(net, of, penalty, x, SIGMA, estimator="forward_mode")
+    assert term.chosen.startswith("forward mode")
+    expected, _ = gradient_of(net, of, penalty, x, SIGMA)
+    assert expected.norm() > 1e-4
+    assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
 @pytest.mark.parametrize("estimator", ["auto", "reverse_mode"])
@@ -177,6 +189,34 @@ def test_batch_statistics_are_those_of_the_pass_and_stay_as_they_were(of, penalt
         (denoised.square().mean() + value).backward()
     assert all(torch.equal(value, buffers[name]) for name, value in net.named_buffers())
     assert term.values["gain"].abs() < 3
+
+
+@pytest.mark.parametrize(("of", "penalty"), PENALTIES)
+def test_an_estimate_without_a_graph_is_computed_again(of, penalty):
+    """As a constant it would leave half of the difference without a gradient, a thousand times too large."""
+    net, x = unet().double(), images()
+    expected, _ = gradient_of(net, of, penalty, x, SIGMA)
+    net.zero_grad()
+    denoised = EDMDenoiser(net)(x, SIGMA, None).detach()
+    settings = {"fraction": 1, "weight": 1.0, "bound": 0.0, "iterations": x[0].numel()}
+    with SpectralDecomposition(of=of, penalty=penalty, **settings).attach(net) as term:
+        if penalty == "dispersion":
+            ones = torch.ones(16, dtype=torch.float64)
+            term.load_state_dict({"values": 0.3 * ones, "weights": ones, "count": ones[0], "seen": torch.tensor(1)})
+        term(denoiser=EDMDenoiser(net), noisy=x, sigma=SIGMA, denoised=denoised, generator=generator()).backward()
+    found = torch.cat([(0 * p if p.grad is None else p.grad).flatten() for p in net.parameters()])
+    assert (found - expected).norm() < 1e-6 * expected.norm()
+
+
+def test_an_estimate_of_something_else_is_refused():
+    net, x = unet(), images(dtype=torch.float32)
+    denoiser, sigma = EDMDenoiser(net), SIGMA.float()
+    for other in (denoiser(x, 1.1 * sigma), denoiser(x + 0.1, sigma), denoiser(x, sigma) + 0.01):
+        with (
+            SpectralDecomposition().attach(net) as term,
+            pytest.raises(ValueError, match=r"not what denoiser\(noisy, sigma, conditioning\) gives"),
+        ):
+            term(denoiser=denoiser, noisy=x, sigma=sigma, denoised=other)
 
 
 def test_nobody_sees_the_extra_passes():

@@ -84,18 +84,28 @@ def test_aside_leaves_the_running_mean():
         before = {key: value.clone() for key, value in attached.state_dict().items()}
         with attached.aside():
             steps(net, attached, range(2, 5))
-            assert not torch.equal(attached.state_dict()["SpectralDecomposition/sums"], before.popitem()[1])
-            before = {key: value.clone() for key, value in attached.state_dict().items()}
-        after = attached.state_dict()["SpectralDecomposition/sums"]
-        assert not torch.equal(after, before["SpectralDecomposition/sums"])
-        assert after[1].sum() == 8
+            assert attached.state_dict()["SpectralDecomposition/count"] == 20
+        after = attached.state_dict()
+    assert before["SpectralDecomposition/count"] == 8
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_an_evaluation_is_no_step():
+    net = model()
+    with attach(net, SpectralDecomposition(fraction=1)) as attached:
+        with torch.no_grad():
+            steps(net, attached, range(2))
+        assert not attached.state_dict()
+        steps(net, attached, range(1))
+        assert attached.state_dict()["SpectralDecomposition/count"] == 4
 
 
 def test_an_abandoned_step_leaves_no_trace():
     net = model()
     with attach(net, SpectralDecomposition(fraction=1)) as attached:
         steps(net, attached, range(2))
-        expected = attached.state_dict()["SpectralDecomposition/sums"].clone()
+        expected = {key: value.clone() for key, value in attached.state_dict().items()}
         with attached.observe():
             for _ in range(2):
                 net(torch.ones(4, 5).double(), None)
@@ -104,9 +114,9 @@ def test_an_abandoned_step_leaves_no_trace():
         assert term.observed() == 1
         term.forget()
         assert term.observed() == 0
-        assert torch.equal(attached.state_dict()["SpectralDecomposition/sums"], expected)
+        assert all(torch.equal(attached.state_dict()[key], value) for key, value in expected.items())
         steps(net, attached, [3])
-        assert attached.state_dict()["SpectralDecomposition/sums"][1].sum() == 12
+        assert attached.state_dict()["SpectralDecomposition/count"] == 12
 
 
 def test_other_micro_batches_than_observed_are_an_error():
@@ -114,19 +124,53 @@ def test_other_micro_batches_than_observed_are_an_error():
     with attach(net, SpectralDecomposition()) as attached:
         with attached.observe():
             net(torch.ones(3, 5).double(), None)
-        with pytest.raises(RuntimeError, match="4 examples came where 3 were observed"):
+        with pytest.raises(RuntimeError, match=r"4 examples came where 3 were observed \(in 1 passes"):
             steps(net, attached, [0])
+
+
+def test_a_model_that_runs_twice_for_a_loss_is_counted_once():
+    """As with self-conditioning: all of the step's chunks make one step of all their examples."""
+    net, x, sigma = model(), torch.randn(8, 5, dtype=torch.float64), torch.tensor(0.5).double()
+    found = []
+    for size in (8, 3):
+        with attach(net, SpectralDecomposition(penalty="frobenius", fraction=1)) as attached:
+            with attached.observe():
+                for chunk in x.split(size):
+                    net(net(chunk, sigma), sigma)
+            total = 0
+            for chunk in x.split(size):
+                net(chunk, sigma)
+                context = {"denoiser": net, "noisy": chunk, "sigma": sigma, "denoised": net(chunk, sigma)}
+                total = total + attached(**context, generator=generator())
+            (term,) = attached._terms.values()
+            assert term.observed() == 0
+            found.append((total.detach(), *torch.autograd.grad(total, list(net.parameters()))))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_model_that_runs_more_often_for_one_chunk_is_an_error():
+    net, x, sigma = model(), torch.randn(8, 5, dtype=torch.float64), torch.tensor(0.5).double()
+    with attach(net, SpectralDecomposition()) as attached:
+        with attached.observe():
+            for _ in range(3):
+                net(x, sigma)
+        net(x, sigma)
+        context = {"denoiser": net, "noisy": x, "sigma": sigma, "denoised": net(x, sigma)}
+        with pytest.raises(RuntimeError, match="the model as often for each"):
+            attached(**context)
 
 
 def test_refuses_the_state_of_another_penalty():
     with SpectralDecomposition().attach(nn.Identity()) as term:
+        net = model()
+        steps(net, term, range(1))
         state = term.state_dict()
-        with pytest.raises(ValueError, match=r"'sums' of shape \(2, 16\), got \{\}"):
-            term.load_state_dict({})
-        with pytest.raises(ValueError, match=r"got \{'sums': \(2, 3\)\}"):
-            term.load_state_dict({"sums": torch.zeros(2, 3)})
+        with pytest.raises(ValueError, match=r"expected running means, .* got \{'weights': \(3,\)\}"):
+            term.load_state_dict({"weights": torch.zeros(3)})
+        term.load_state_dict({})
+        assert not term.state_dict()
     with (
         SpectralDecomposition(penalty="hinge").attach(nn.Identity()) as term,
-        pytest.raises(ValueError, match=r"penalty 'hinge' has no state, got entries \['sums'\]"),
+        pytest.raises(ValueError, match=r"penalty 'hinge' has no state, got entries \['count', 'seen', 'values', 'weights'\]"),
     ):
         term.load_state_dict(state)

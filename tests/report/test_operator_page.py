@@ -107,7 +107,7 @@ def test_calibration_shows_what_the_jacobian_tells_with_its_error(page, operator
     assert error[2] == pytest.approx(level["sigma"] ** 2 * level["trace_error"])
     assert np.isnan(values(told)[-1]), "a trace that is negative has no place on a logarithmic axis"
     level = {"sigma": 2.0, "trace": 0.25, "mse": 0.1}
-    assert '<td class="n">+10</td>' in page(levels=[level])
+    assert '<td class="n">+10.0</td>' in page(levels=[level])
 
 
 def test_ridges_are_as_high_as_their_room_whatever_the_density(page):

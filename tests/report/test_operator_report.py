@@ -80,6 +80,25 @@ def test_a_line_does_not_run_through_a_level_where_most_seeds_grow(tmp_path, wri
     assert levels[2]["sigma"] not in at.get(plot.keys[0].colour, []), "most seeds of the baseline do not grow"
 
 
+def test_marks_of_several_methods_hide_neither_each_other_nor_a_curve(tmp_path, write_experiment):
+    directory = write_experiment(tmp_path, seeds=3)
+    for method in ("baseline", "decorrelation"):
+        for seed in range(3):
+            set_level(directory, method, seed, 2, trace=-0.5, time_scales=[-4.0], eigenvalues={"median": [1.25]})
+    times = next(plot for plot in operator_plots(load(directory)) if plot.name == "operator-time-scales")
+    for plot, sign in ((times, 1), (calibration_plot(load(directory)), -1)):
+        drawn = json.loads(plot.json)["data"]
+        marks = [trace for trace in drawn if trace.get("mode") == "markers"]
+        rows = [set(values(trace)) for trace in marks]
+        assert len(set.union(*rows)) == len(marks) >= 2, "a row each"
+        curves = np.concatenate([values(trace) for trace in drawn if trace.get("mode") != "markers"])
+        assert min(sign * row for each in rows for row in each) > np.nanmax(sign * curves)
+        assert any(key.dash.startswith("triangle") for key in plot.keys)
+    gaps = calibration_plot(load(directory))
+    (line,) = traces(gaps, "decorrelation")
+    assert np.isnan(values(line)[2]), "a negative error has no decibels"
+
+
 def test_artifacts_are_counted_by_method(directory):
     page = re.sub(r"<script.*?</script>", "", write_report(directory).read_text(), flags=re.S)
     section = page.split("Grids and stripes")[1].split("</section>")[0]

@@ -29,8 +29,12 @@ class CompareDiffusion:
     out: Path = Path("runs/compare")
     """Folder of the comparison."""
     methods: str = "baseline,decorrelation"
-    """Names with commas between: baseline, decorrelation, decorrelation_as_written, the controls clip,
-    weight_decay_matched and lambda_zero; NAME@WEIGHT sets a weight, package.module:function is a method of yours."""
+    """Names with commas between. NAME@WEIGHT sets a weight, package.module:function is a method of yours.
+    - layers, weights: decorrelation, decorrelation_as_written, spectral_normalization, spectral_penalty
+    - image spectra: discriminator, discriminator_learned
+    - denoising step, mean values: decomposition_eigenvalues, decomposition_singular
+    - denoising step, others: operator_hinge, operator_asymmetry, operator_frobenius
+    - controls: baseline, clip, weight_decay_matched, lambda_zero"""
     seeds: int = 5
     """How many seeds; fewer than five cannot show a difference."""
     engine: Literal["local", "ray"] = "local"

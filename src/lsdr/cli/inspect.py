@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,17 +52,18 @@ class Inspect:
     top: int = _TOP
     """Layers in the table: the most notable ones, in the model's order; 0 shows all."""
     fail_on: Annotated[str | None, tyro.conf.arg(metavar="error|warning|KIND")] = None
-    """Exit with 1 on: error, warning (errors too), or kinds of findings (zero_layer, ...), separated by commas."""
+    """Exit with 1 on: error, warning (errors too), or kinds of findings, separated by commas: zero_layer, ..., or with
+    --operator not_calibrated, grid_artifact, ... (a wrong name lists them all)."""
     operator: bool = False
-    """Look at the denoising step instead of the layers; takes minutes for a large model."""
+    """Look at the denoising step instead of the layers; a minute for a small network, see --images and --levels."""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
     """With --operator: the images to measure on, as `lsdr train diffusion --data` takes them; by default those that
-    the run was trained with."""
+    the run kept aside. A diffusers folder needs it."""
     prediction: Annotated[str | None, tyro.conf.arg(metavar="epsilon|v|sample|edm|flow")] = None
     """With --operator: how to read the network's output, where the run or the folder's scheduler tells it wrong."""
-    images: int | None = None
+    images: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """With --operator: on how many held-out images; 8 by default."""
-    levels: int | None = None
+    levels: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """With --operator: at how many noise levels; 8 by default."""
 
     def run(self) -> int:
@@ -120,15 +122,21 @@ class Inspect:
         from lsdr.cli.inspect_bar import bar
         from lsdr.diffusion.inspect_operator import inspect_operator
 
-        with bar("loading the model") as advance:
-            return inspect_operator(
-                self.file,
-                data=self.data,
-                prediction=self.prediction,
-                images=8 if self.images is None else self.images,
-                levels=8 if self.levels is None else self.levels,
-                progress=advance,
-            )
+        _check_folder(self.file)
+        try:
+            with bar("loading the model") as advance:
+                found = inspect_operator(
+                    self.file,
+                    data=self.data,
+                    prediction=self.prediction,
+                    images=8 if self.images is None else self.images,
+                    levels=8 if self.levels is None else self.levels,
+                    progress=advance,
+                )
+        except ValueError as error:
+            raise ValueError(_as_options(str(error))) from error
+        told = [{**each, "message": _as_options(each["message"])} for each in found["findings"]]
+        return {**found, "findings": told}
 
     def _inspect(self) -> dict[str, Any]:
         """Inspect, with a bar on a terminal."""
@@ -172,6 +180,30 @@ class Inspect:
 
             written.append(write_inspection_page(found, self.html))
         return written
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse what is neither a run nor of diffusers in words about both; each reader knows only its own."""
+    if path.is_file():
+        raise ValueError(f"--operator takes a folder, and {path} is a file: give a run of lsdr or a diffusers folder")
+    known = ("experiment.json", "job.json", "config.json", "model_index.json")
+    if path.is_dir() and not any((path / name).is_file() for name in known):
+        raise ValueError(
+            f"{path} is no run of `lsdr train diffusion` (config.json, snapshots) and no diffusers folder (config.json "
+            "or model_index.json)"
+        )
+
+
+def _as_options(message: str) -> str:
+    """A message of the library, which names Python arguments, in the words of the command line.
+
+    Example:
+        >>> _as_options("pass images, as data=...; or Pass prediction='v'")
+        'pass images, as --data DATA; or Pass --prediction v'
+    """
+    return re.sub(r"\bprediction=(?:'(\w+)')?", r"--prediction \1", message.replace("data=...", "--data DATA")).replace(
+        "--prediction  ", "--prediction "
+    )
 
 
 def _kinds(operator: bool) -> tuple[str, ...]:

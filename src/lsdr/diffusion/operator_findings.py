@@ -55,9 +55,12 @@ def of_prediction(check: PredictionCheck) -> list[Finding]:
 def of_levels(levels: Sequence[OperatorLevel], calibration: MMSEIdentity) -> list[Finding]:
     """Calibration, symmetry, negative eigenvalues and gains, each told once, at the level where it is worst."""
     found = []
-    # A gap counts only as far as the estimates' own errors do not explain it.
+    # A gap counts only as far as the estimates' own errors do not explain it; of one image these are not known.
+    trace_error, mse_error = (
+        each.nan_to_num(nan=math.inf) for each in (calibration.trace_error, calibration.mse_error)
+    )
     sure = 10 / math.log(10) * 2 * (
-        (calibration.trace_error / calibration.trace).square() + (calibration.mse_error / calibration.mse).square()
+        (trace_error / calibration.trace).square() + (mse_error / calibration.mse).square()
     ).sqrt()  # fmt: skip
     excess = (calibration.gap_db.abs() - sure.nan_to_num(nan=0.0)).nan_to_num(nan=-math.inf)
     place = int(excess.argmax())

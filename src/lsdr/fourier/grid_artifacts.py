@@ -202,6 +202,8 @@ def _peaks(images: Tensor, reference: Tensor | None) -> _Peaks:
 
 def _mean_log_power(images: Tensor, name: str) -> tuple[Float[Tensor, "h w"], float]:
     """Mean over images and channels of the log power, and the standard error of that mean."""
+    if images.ndim != 4:
+        raise ValueError(f"{name} must be (n, c, h, w), got the shape {tuple(images.shape)}")
     count, channels, height, width = images.shape
     if count < _FEWEST or min(height, width) < _SMALLEST:
         raise ValueError(
@@ -287,7 +289,7 @@ def _one_of_two(y: float, x: float) -> tuple[float, float]:
     y, x = (0.0 if abs(each) < 1e-12 else 0.5 if abs(each) > 0.5 - 1e-12 else each for each in (y, x))
     if x < 0 or (x in (0.0, 0.5) and y < 0):
         y, x = -y, -x
-    return y + 0.0, abs(x)
+    return (0.5 if y == -0.5 else y + 0.0), abs(x)
 
 
 def _pixels(images: Tensor) -> Float[Tensor, "n c h w"]:

@@ -27,6 +27,11 @@ class RitzPairs:
     noise: Float[Tensor, " b"]
     """How well any value is known: how far the products are from symmetric on the whole basis (spectral norm), which
     shows what difference quotients are off, and 8 u sqrt(d) of the largest value for rounding."""
+    nodes: Float[Tensor, "b m"]
+    """All Ritz values, ascending."""
+    weights: Float[Tensor, "b m"]
+    """What share of the eigenvalues each stands for, as the start sees them (1 in all): the block Gauss quadrature of
+    p random directions, exact for polynomials of degree below 2 x steps but for these; see `batched_quadrature`."""
     converged: Bool[Tensor, " b"]
     """Whether all residuals came below the tolerance (or the noise), or the basis is complete."""
     steps: int
@@ -46,9 +51,12 @@ def batched_ritz(
 
     On the span of :math:`V, SV, S^2V, \dots` for the block V of p vectors, all b operators in step, so that one call of
     `products` serves them all. The basis is orthogonalised in full, three times, since a block that lacks rank gets
-    made-up directions: a multiple eigenvalue is found as often as it is there, whatever p. Ends when every wanted
-    residual is below tolerance times the largest |theta| (or twice the noise of the products) and no wanted value moved
-    by more than a tenth of that in the last step; when the basis is complete; or after `steps`.
+    made-up directions. A multiple eigenvalue is found p times for sure, and oftener only if rounding brings it back or
+    the space is exhausted, which no residual tells: the values are then of lower rank than they stand for, bounds
+    still. A narrow block needs fewer products, half as many for p = k / 4 as for p = k (k values of a trained network's
+    Jacobian, at any noise level). Ends when every wanted residual is below tolerance times the largest |theta| (or
+    twice the noise of the products) and no wanted value moved by more than a tenth of that in the last step; when the
+    basis is complete; or after `steps`.
 
     Cost: steps x b x p products. Memory: twice that many vectors. The small problems are solved in float64.
 
@@ -99,6 +107,7 @@ def batched_ritz(
         full = size >= d
         if size >= max(largest, smallest):
             theta, turn = torch.linalg.eigh((projected + projected.mT) / 2)
+            weights = turn[:, :width].square().mean(1)
             scale = theta.abs().amax(1)
             noise = torch.linalg.matrix_norm((projected - projected.mT) / 2, 2)
             noise = noise + rounding((d, d), basis.dtype) * scale
@@ -123,7 +132,7 @@ def batched_ritz(
             block = torch.linalg.qr(block.mT).Q.mT
         block = block[:, : d - size]
         basis = torch.cat([basis, block], dim=1)
-    return RitzPairs(values, residuals, vectors, noise, converged | full, done)
+    return RitzPairs(values, residuals, vectors, noise, theta, weights, converged | full, done)
 
 
 def batched_quadrature(

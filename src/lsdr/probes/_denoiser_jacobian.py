@@ -17,6 +17,8 @@ from lsdr.probes.evaluating import evaluating
 Denoise = Callable[..., Tensor]
 Levels = Float[Tensor, "..."] | float | int
 Of = Literal["eigenvalues", "singular_values"]
+# Of |v| |Jv|, beside what finite differences are off: below it a network's part of J can be missing and is not seen.
+_APART = 0.1
 
 
 @contextmanager
@@ -78,6 +80,8 @@ def levels(sigma: Levels, noisy: Tensor, name: str) -> Float[Tensor, " b"]:
 class SymmetricOperator:
     """Symmetric operators made of the Jacobians, and what their first products tell about asymmetry.
 
+    Products raise a ValueError where the first show that the backward pass does not see all of the network.
+
     Args:
         jacobian: Of the denoiser.
         rho: Of the step, on the CPU; None for the denoiser itself.
@@ -91,28 +95,38 @@ class SymmetricOperator:
     def symmetric(self, v: Tensor) -> Tensor:
         """(J + J') v / 2."""
         forward, backward = self._jacobian.matvec(v), self._jacobian.adjoint(v)
-        self._compare(forward, backward)
+        self._compare(v, forward, backward)
         return (forward + backward) / 2
 
     def gram(self, v: Tensor) -> Tensor:
         """(rho + (1 - rho) J') (rho + (1 - rho) J) v."""
         forward = self._jacobian.matvec(v)
         if self._first:
-            self._compare(forward, self._jacobian.adjoint(v))
+            self._compare(v, forward, self._jacobian.adjoint(v))
         if self._rho is None:
             return self._jacobian.adjoint(forward)
         rho = self._rho.to(forward)[:, None, None]
         moved = rho * v + (1 - rho) * forward
         return rho * moved + (1 - rho) * self._jacobian.adjoint(moved)
 
-    def _compare(self, forward: Tensor, backward: Tensor) -> None:
+    def _compare(self, v: Tensor, forward: Tensor, backward: Tensor) -> None:
         if not self._first:
             return
         self._first = False
+        # v'Jv = v'J'v whatever J is, unless the backward pass does not see all of the network.
+        here, there = ((v * each).double().sum(2) for each in (forward, backward))
+        sizes = [torch.linalg.vector_norm(each.double(), dim=2) for each in (v, forward, backward)]
+        apart = (here - there).norm(dim=1) / (sizes[0] * (sizes[1] + sizes[2]) / 2).norm(dim=1).clamp(min=1e-300)
+        if bool((apart > _APART + 3 * self._jacobian.error).any()):
+            raise ValueError(
+                f"v'Jv and v'J'v, which are one number, are {float(apart.max()):.2g} apart: the denoiser cuts the "
+                "graph between its input and its estimate in part; its network must not run under no_grad or "
+                "inference_mode, detach or convert to numpy"
+            )
         # Of random vectors, so that sums of squares are multiples of squared Frobenius norms but for chance.
-        apart = (forward - backward).double().square().sum((1, 2))
+        difference = (forward - backward).double().square().sum((1, 2))
         together = (forward.double().square() + backward.double().square()).sum((1, 2))
-        self.asymmetry = torch.where(together > 0, apart / (2 * together).clamp(min=1e-300), 0).sqrt().cpu()
+        self.asymmetry = torch.where(together == 0, 0, difference / (2 * together)).sqrt().cpu()
 
 
 def step_of(noisy: Tensor, sigma: Levels, sigma_next: Levels | None, frame: Frame) -> tuple[Tensor, Tensor]:

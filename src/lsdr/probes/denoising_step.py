@@ -107,13 +107,16 @@ def denoiser_eigenvalue(
         Eigenvalues of dD/dx.
 
     Raises:
-        ValueError: If the prediction is unknown.
+        ValueError: If the prediction is unknown, a sigma negative or nan (checked on the CPU only), or sigma_data not
+            positive.
 
     Example:
         >>> denoiser_eigenvalue(0.0, sigma=3.0, prediction="epsilon")
         tensor(1., dtype=torch.float64)
     """
     nu, sigma = _numbers(nu), _numbers(sigma)
+    if not sigma_data > 0 or (sigma.device.type == "cpu" and not bool((sigma >= 0).all())):
+        raise ValueError(f"expected sigma >= 0 and sigma_data > 0, got {sigma.tolist()} and {sigma_data}")
     root = (1 + sigma.square()).rsqrt()  # sqrt(abar); sqrt(1 - abar) = sigma root
     if prediction == "epsilon":
         return 1 - sigma * root * nu

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lsdr.linalg.batched_lanczos import batched_quadrature, batched_ritz
-from lsdr.linalg.jacobian import WORDS, Estimator
+from lsdr.linalg.batched_lanczos import batched_quadrature
+from lsdr.linalg.jacobian import Estimator
 from lsdr.linalg.spectral_density import SpectralDensity
 from lsdr.probes._denoiser_jacobian import (
     Denoise,
@@ -22,6 +22,7 @@ from lsdr.probes._denoiser_jacobian import (
     measuring,
     step_of,
 )
+from lsdr.probes._operator_reading import End, of_step, read_operator
 from lsdr.probes.denoising_step import Frame
 from lsdr.spectrum import Spectrum
 
@@ -36,9 +37,10 @@ def operator_spectrum(
     *,
     conditioning: Tensor | None = None,
     frame: Frame = "exploding",
-    end: Literal["largest", "smallest"] = "largest",
+    end: End = "largest",
     estimator: Estimator = "auto",
     steps: int = 30,
+    block: int | None = None,
     tolerance: float = 1e-3,
     batch: int = 64,
     generator: torch.Generator | None = None,
@@ -62,8 +64,9 @@ def operator_spectrum(
     `residual` is |S v - theta v| in the values' unit for eigenvalues, |J'J v - theta v| / theta for singular values.
     `method` tells how J v was had, how many steps, whether the tolerance was reached, and the asymmetry of J_D.
 
-    Cost: some 5 to 10 steps for k = 8 and well separated values; each step is k products with J_D and k with J_D' for
-    each image, about 5 evaluations in all. Memory: two vectors of an image's size for every product kept.
+    Cost: some 8 to 20 steps for k = 8, most at low noise where values lie close; each step is `block` products with
+    J_D and as many with J_D' for each image, 4 to 6 evaluations for a pair. Memory: two vectors of an image's size for
+    every product kept.
 
     Source: block Lanczos as in Saad 2011 (see `batched_ritz`); the operator is that of Kadkhodaie et al. 2024, whose
     eigenvectors are an adapted basis, with the symmetric part in place of the assumption that J_D is symmetric.
@@ -82,6 +85,8 @@ def operator_spectrum(
         end: "largest" or "smallest".
         estimator: How products J v are had: "forward_mode", "finite_difference", or "auto" for the first if it works.
         steps: Of block Lanczos, at most.
+        block: Vectors in the block; None for k. A quarter of k with four times the steps costs half as much, but finds
+            a multiple eigenvalue (symmetric data) for sure only that many times; see `batched_ritz`.
         tolerance: Of the residual, relative to the largest eigenvalue of J_D in size (or of J'J; for a step this is
             times 1 - rho, since the identity in it is known).
         batch: Images in one evaluation, at most.
@@ -101,53 +106,23 @@ def operator_spectrum(
         >>> found[0].values
         tensor([0.9500, 0.7500], dtype=torch.float64)
     """
-    check_of(of)
-    if end not in ("largest", "smallest"):
-        raise ValueError(f"end is {end!r}; expected 'largest' or 'smallest'")
-    if steps < 1 or not tolerance > 0:
-        raise ValueError(f"steps must be 1 or more and tolerance positive, got {steps} and {tolerance}")
-    with measuring(denoiser, noisy.device):
-        jacobian = denoiser_jacobian(denoiser, noisy, sigma, conditioning, estimator=estimator, batch=batch)
-        count, d = jacobian.shape
-        if not 1 <= k <= d:
-            raise ValueError(f"k must be between 1 and the {d} values of an image, got {k}")
-        rho, factor = step_of(noisy, sigma, sigma_next, frame)
-        operator = SymmetricOperator(jacobian, rho if of == "singular_values" else None)
-        found = batched_ritz(
-            operator.symmetric if of == "eigenvalues" else operator.gram,
-            gaussian(count, k, noisy, generator),
-            largest=k if end == "largest" else 0,
-            smallest=k if end == "smallest" else 0,
-            tolerance=tolerance if of == "eigenvalues" else tolerance * (1 - rho),
-            steps=steps,
-        )
-    noise = found.noise[:, None]
-    inner, outer = noise, found.residuals + noise
-    below, above = (inner, outer) if end == "largest" else (outer, inner)
-    values, low, high, residual = found.values, found.values - below, found.values + above, found.residuals
-    if of == "singular_values":
-        positive = values > values[:, :1].clamp(min=0) * 1e-12
-        residual = torch.where(positive, residual / torch.where(positive, values, 1), 0)
-        values, low, high = ((factor[:, None] * each.clamp(min=0).sqrt()) for each in (values, low, high))
-    else:
-        values, low, high = (
-            factor[:, None] * (rho[:, None] + (1 - rho[:, None]) * each) for each in (values, low, high)
-        )
-        residual = residual * (factor * (1 - rho))[:, None]
-    part = "(J + J')/2" if of == "eigenvalues" else "J'J"
-    method = f"block Lanczos on {part}, {WORDS[jacobian.estimator]}, {found.steps} steps of {k}"
-    short = f", tolerance {tolerance:g} not reached"
-    return [
-        Spectrum.of(
-            values[i],
-            of,
-            method=f"{method}, asymmetry {float(operator.asymmetry[i]):.2g}{'' if found.converged[i] else short}",
-            lower=low[i],
-            upper=high[i],
-            residual=residual[i],
-        )
-        for i in range(count)
-    ]
+    return read_operator(
+        denoiser,
+        noisy,
+        sigma,
+        sigma_next,
+        k,
+        of,
+        conditioning=conditioning,
+        frame=frame,
+        end=end,
+        estimator=estimator,
+        steps=steps,
+        block=block,
+        tolerance=tolerance,
+        batch=batch,
+        generator=generator,
+    ).spectra
 
 
 def operator_density(
@@ -217,9 +192,7 @@ def operator_density(
             gaussian(jacobian.shape[0], probes, noisy, generator),
             steps=steps,
         )
-    rho, factor = rho[:, None, None], factor[:, None, None]
-    nodes = factor * (rho + (1 - rho) * nodes if of == "eigenvalues" else nodes.clamp(min=0).sqrt())
-    return [SpectralDensity(*each) for each in zip(nodes, weights, strict=True)]
+    return [SpectralDensity(*each) for each in zip(of_step(nodes, rho, factor, of), weights, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ from torch.func import functional_call
 from lsdr.regularizers._noise_aware import NoiseAware
 from lsdr.regularizers._running_sums import ENOUGH, RunningSums
 from lsdr.regularizers._shares import Share, Shares
+from lsdr.regularizers._step_images import read_images
 from lsdr.regularizers.spectral_critic import SpectralCritic, spectral_profile
 
-_NEEDS = ("denoised", "clean", "sigma")
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # Momentum as usual where two networks learn against each other; Radford et al., arXiv 1511.06434.
 _BETAS = (0.5, 0.999)
@@ -43,18 +43,19 @@ class CriticTerm:
             TypeError: If the context lacks something.
             ValueError: If the clean images or noise levels cannot be right.
         """
-        denoised, clean, sigma = _examples(context)
+        step = read_images(context, "LearnedSpectralDiscriminator")
+        clean, sigma = step.clean, step.sigma
         share = self.shares.take(len(clean), clean.device)
         critic = self._critic
         if critic is None or self._optimizer is None:
             self.values = {"estimate": clean.new_zeros(()), "critic": clean.new_zeros(())}
-            total = denoised.new_zeros(())
+            total = clean.new_zeros(())
         else:
             gate, target = self._noise.gate(sigma), self._noise.target(clean, sigma)
             counts = gate > 0
             # Before any arithmetic: an estimate from noise alone may be anything, also in its gradient.
             aligned = counts.reshape(-1, *[1] * (clean.ndim - 1))
-            estimate = torch.where(aligned, denoised.to(target), target)
+            estimate = torch.where(aligned, step.denoised, target)
             # Copies, since the critic moves before the caller's backward pass.
             fixed = {name: tensor.detach().clone() for name, tensor in _tensors(critic).items()}
             logits = functional_call(critic, fixed, (estimate, sigma))
@@ -149,7 +150,7 @@ class CriticTerm:
     def _measure(self, clean: Tensor) -> None:
         """Take the clean images' statistics: of their power first, and once it is known of their profiles."""
         if self._noise.ready and self._profiles.learning:
-            profile = spectral_profile(clean, self._noise.variance().to(_full(clean))).double()
+            profile = spectral_profile(clean, self._noise.variance().to(clean))
             self._profiles.add({"profile": profile, "square": profile.square()})
         self._noise.update(clean)
 
@@ -168,40 +169,10 @@ class CriticTerm:
         self._noise.merge(share)
         if self._profiles.settle(share) and self._profiles.seen >= ENOUGH:
             if self._critic is None:
-                self._critic, self._optimizer = self._build(tuple(clean.shape[1:]), _full(clean))
+                self._critic, self._optimizer = self._build(tuple(clean.shape[1:]), clean)
             mean = self._profiles.mean("profile")
             variance = self._profiles.unbiased(self._profiles.mean("square"), mean.square())
             self._critic.standardize_(mean, variance.sqrt(), self._noise.variance())
-
-
-def _examples(context: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """The estimates, clean images and noise levels of a call, looked over."""
-    missing = [name for name in _NEEDS if context.get(name) is None]
-    if missing:
-        raise TypeError(
-            f"LearnedSpectralDiscriminator needs {', '.join(missing)}: call "
-            "penalty(denoised=denoised, clean=clean, sigma=sigma)"
-        )
-    denoised, clean, sigma = (context[name] for name in _NEEDS)
-    if denoised.shape != clean.shape or clean.ndim < 3:
-        raise ValueError(
-            f"denoised and clean must both be (examples, channels, *size), got {tuple(denoised.shape)} and "
-            f"{tuple(clean.shape)}"
-        )
-    if sigma.shape not in ((), (len(clean),)):
-        raise ValueError(f"sigma must have shape () or ({len(clean)},), got {tuple(sigma.shape)}")
-    clean = clean.detach()
-    sigma = sigma.detach().to(_full(clean)).expand(len(clean))
-    if clean.device.type == "cpu":  # elsewhere, looking would wait for the device
-        if not bool(clean.isfinite().all()):
-            raise ValueError("clean has NaN or infinite pixels; look at what loads the images")
-        if not bool((sigma >= 0).all()):
-            raise ValueError(f"sigma must not be negative or NaN, got {sigma.tolist()}")
-    return denoised, clean, sigma
-
-
-def _full(images: Tensor) -> Tensor:
-    return images.float() if images.dtype.itemsize < 4 else images
 
 
 def _tensors(critic: SpectralCritic) -> dict[str, Tensor]:

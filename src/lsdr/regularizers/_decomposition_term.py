@@ -51,7 +51,7 @@ class SpectralDecompositionTerm:
         self.values: dict[str, Tensor] = {}
         self.chosen = ""
         self._settings, self._shares = settings, Shares()
-        self._retain = True
+        self._retain, self._calls = True, 0
         self._mean = RunningMean() if settings.penalty == "dispersion" else None
         self._buffers = list(model.buffers())
         self._batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -73,11 +73,14 @@ class SpectralDecompositionTerm:
         directions = self._draw(noisy, share, context.get("generator"))[:, every]
         with beside_training(self._buffers, noisy.device):
             operator = self._operator(context, noisy, sigma, ratio, every)
+            self._calls += 1
+            if self._calls & (self._calls - 1) == 0:  # 1, 2, 4, 8 ...: a network may start blind to its conditioning
+                operator.check_estimate()
             penalties, gains = self._measure(operator, directions, sigma[every])
             self._retain = operator.retain
             self._say(operator)
-        if self._mean is not None and share.last:
-            self._mean.close(share.world)
+        if self._mean is not None:
+            self._mean.close(share)
         mean = penalties.mean()
         self.values = {self._settings.penalty: mean.detach(), "gain": gains.detach().mean()}
         total = self._settings.weight * share.combine(mean)
@@ -133,12 +136,12 @@ class SpectralDecompositionTerm:
             count = 1 + (
                 settings.penalty == "asymmetry" or (settings.penalty == "frobenius" and settings.of == "eigenvalues")
             )
-        examples = share.count if generator is None else share.total
-        device = noisy.device if generator is None else generator.device
-        signs = torch.randint(2, (examples, count, *dims), generator=generator, device=device, dtype=torch.int8)
-        if generator is not None:
-            signs = signs[share.first : share.first + share.count]
-        return (2 * signs.to(noisy.device) - 1).to(torch.promote_types(noisy.dtype, torch.float32)).transpose(0, 1)
+
+        def sample(examples: int, **where: Any) -> Tensor:
+            return torch.randint(2, (examples, count, *dims), dtype=torch.int8, **where)
+
+        signs = share.draw(sample, generator, noisy.device)
+        return (2 * signs - 1).to(torch.promote_types(noisy.dtype, torch.float32)).transpose(0, 1)
 
     def _operator(
         self, context: Mapping[str, Any], noisy: Tensor, sigma: Tensor, ratio: Tensor, every: slice
@@ -151,6 +154,9 @@ class SpectralDecompositionTerm:
             identity, slope = torch.zeros_like(rho), torch.ones_like(rho)
         # With the statistics of the batch, some of its examples are another batch, and the denoiser another function.
         if denoised is not None and any(module.training for module in self._batch_norms):
+            denoised = None
+        # A constant would leave the half of the difference without a gradient.
+        if denoised is not None and torch.is_grad_enabled() and not denoised.requires_grad:
             denoised = None
         conditioning = chosen_examples(context.get("conditioning"), len(noisy), every)
         precision = self._precision(noisy)
@@ -185,7 +191,8 @@ class SpectralDecompositionTerm:
                 else torch.linalg.vector_norm(product.flatten(1), dim=1) / d**0.5
             )
             mean, known = self._mean.at(sigma)
-            self._mean.add(sigma, gain)
+            if torch.is_grad_enabled():  # an evaluation is no step
+                self._mean.add(sigma, gain)
             return known.to(gain) * (gain - mean.to(gain)).square(), gain
         if settings.penalty == "frobenius" and settings.of == "singular_values":
             return dot(product, product) / d, mean_gain

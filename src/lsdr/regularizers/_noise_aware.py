@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lsdr.fourier._real_fft import full_precision_images, real_fft
 from lsdr.fourier.wiener import filtered, wiener_gain
 from lsdr.regularizers._running_sums import ENOUGH, RunningSums
 from lsdr.regularizers._shares import Share
@@ -62,7 +63,7 @@ class NoiseAware:
         """
         if not self.learning:
             return
-        clean = _full(clean.detach())
+        clean = full_precision_images(clean.detach())
         # Of each image about its own mean: 0 in all of them is data without a spectrum.
         contrast = clean.flatten(2).amax(2) > clean.flatten(2).amin(2)
         values = {"image": clean, "square": clean.square().flatten(1).mean(1), "contrast": contrast.sum(1)}
@@ -109,7 +110,7 @@ class NoiseAware:
         Raises:
             ValueError: If the images have another shape than those that were measured.
         """
-        clean = _full(clean.detach())
+        clean = full_precision_images(clean.detach())
         if not self.filters:
             return clean
         if "power" not in self._known:
@@ -140,13 +141,8 @@ class NoiseAware:
         self._known = {}
 
 
-def _full(images: Tensor) -> Tensor:
-    return images.float() if images.dtype.itemsize < 4 else images
-
-
 def _power(images: Float[Tensor, "b c *dims"]) -> Tensor:
     """Squared coefficients of the real FFT over all dimensions but examples and channels."""
-    with torch.autocast(images.device.type, enabled=False):
-        coefficients = torch.fft.rfftn(images, dim=tuple(range(2, images.ndim)), norm="ortho")
+    coefficients = real_fft(images)
     power: Tensor = coefficients.real.square() + coefficients.imag.square()
     return power

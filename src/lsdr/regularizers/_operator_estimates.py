@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lsdr.linalg.forward_mode import forward_mode
 from lsdr.regularizers._passes import Passes
 
 Estimator = Literal["finite_difference", "forward_mode", "reverse_mode"]
@@ -44,6 +45,24 @@ class StepOperator:
     retain: bool = True
     _recomputed: Tensor | None = None
     _graph: tuple[Tensor, Tensor] | None = None
+
+    def check_estimate(self) -> None:
+        """Make sure that `denoised` is the denoiser's answer here: a difference would be all error. One pass.
+
+        Raises:
+            ValueError: If it is not.
+        """
+        if self.denoised is None or self.two_sided or self.estimator != "finite_difference":
+            return
+        # Not under no_grad, for which torch.compile would compile the model once more.
+        difference = self.passes(self.x).detach() - self.denoised.detach()
+        error = difference.flatten(1).square().mean(1).sqrt() / self.step
+        if not self.passes.random and bool((error > 1).any()):
+            raise ValueError(
+                f"denoised is not what denoiser(noisy, sigma, conditioning) gives: the two differ by up to "
+                f"{float(error.max()):.3g} times the step of the finite difference; pass the estimate of these very "
+                "arguments, made in the same mode and precision, or leave denoised out"
+            )
 
     def product(self, v: Float[Tensor, "n *dims"]) -> Float[Tensor, "n *dims"]:
         r"""J v with a graph to the parameters; in reverse mode J'v."""
@@ -118,7 +137,7 @@ class StepOperator:
         return (moved - self._recomputed) / h
 
     def _forward_mode(self, v: Tensor) -> Tensor:
-        with _explained("forward_mode"), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+        with _explained("forward_mode"), forward_mode():
             with warnings.catch_warnings():  # torch warns of its own formulas at their first use
                 warnings.simplefilter("ignore", DeprecationWarning)
                 x = forward_ad.make_dual(self.x, v.to(self.x.dtype).contiguous())

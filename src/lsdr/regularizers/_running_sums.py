@@ -18,10 +18,10 @@ class RunningSums:
     before it. Ranks are added up there, in one collective a step, and in none once the sums have stopped.
 
     Args:
-        learn: Examples after which nothing more is taken; the step that reaches it is taken whole.
+        learn: Examples after which nothing more is taken, or infinite; the step that reaches it is taken whole.
     """
 
-    def __init__(self, learn: int):
+    def __init__(self, learn: float | int):
         self.seen = 0
         self._learn = learn
         self._sums: dict[str, Tensor] = {}
@@ -57,8 +57,12 @@ class RunningSums:
             self._grow(name, kept.sum(0, dtype=dtype))
         self._grow("count", finite.sum(dtype=dtype))
 
-    def settle(self, share: Share) -> dict[str, Tensor]:
+    def settle(self, share: Share, kept: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Count what waits, if this was the rank's last chunk of the step.
+
+        Args:
+            share: The chunk's place in the step.
+            kept: What some of the sums before are multiplied by.
 
         Returns:
             The step's own sums, over all ranks; empty before the last chunk.
@@ -67,10 +71,19 @@ class RunningSums:
             return {}
         step = self._over_ranks(share.world)
         for name, total in step.items():
-            self._sums[name] = self._sums[name].to(total.device) + total if name in self._sums else total
+            if name in self._sums:
+                before = self._sums[name]
+                if kept and name in kept:
+                    before = before * kept[name]
+                total = before.to(total.device) + total
+            self._sums[name] = total
         self.seen += share.total
         self.forget()
         return step
+
+    def total(self, name: str) -> Tensor:
+        """Sum over the examples of the steps before this one."""
+        return self._sums[name]
 
     def mean(self, name: str) -> Tensor:
         """Mean over the examples of the steps before this one."""

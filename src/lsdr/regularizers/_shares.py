@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, distributed, nn
 
 
@@ -23,6 +24,24 @@ class Share:
     """Ranks."""
     last: bool
     """Whether this is the rank's last chunk of the step."""
+
+    def draw(
+        self, sample: Callable[..., Tensor], generator: torch.Generator | None, device: torch.device
+    ) -> Shaped[Tensor, "n ..."]:
+        """Draw random numbers for this call's examples.
+
+        With a generator they are drawn for all of the step's and then cut, so that one in the same state for every
+        chunk and on every rank gives the same numbers however the step is cut.
+
+        Args:
+            sample: Draws for so many examples, `generator` and `device` being passed on.
+            generator: None is torch's global one, from which only these examples' are drawn.
+            device: Where the numbers are to be.
+        """
+        where: dict[str, Any] = {"generator": generator, "device": device if generator is None else generator.device}
+        if generator is None:
+            return sample(self.count, **where)
+        return sample(self.total, **where)[self.first : self.first + self.count].to(device)
 
     def combine(self, mean: Float[Tensor, ""]) -> Float[Tensor, ""]:
         r"""Turn the mean over this call's examples into its part of the mean over the step's.
@@ -43,7 +62,8 @@ class Shares:
     """Keeps count of a step's examples; the bookkeeping of a `Term` whose penalty is a mean over examples."""
 
     def __init__(self) -> None:
-        self._sizes: list[int] = []
+        self._sizes: list[int] = []  # of the forwards observed
+        self._again: list[int] = []  # of those since the last call, where there were such
         self._used = 0
         self._counter: Callable[[int], None] | None = None
 
@@ -60,16 +80,17 @@ class Shares:
         try:
             yield
         finally:
-            self._counter = None
+            self._counter = torch.compiler.disable(self._again.append) if self._sizes else None
 
     def observed(self) -> int:
-        """Count the observed forwards that no call has used yet."""
-        return len(self._sizes) - self._used
+        """Count the calls that are to use what was observed and has not been used yet."""
+        return (len(self._sizes) - self._used) // max(1, len(self._again))
 
     def forget(self) -> None:
         """Let go of what was observed."""
         self._sizes.clear()
-        self._used = 0
+        self._again.clear()
+        self._used, self._counter = 0, None
 
     def take(self, count: int, device: torch.device) -> Share:
         """Take the next share.
@@ -81,15 +102,19 @@ class Shares:
         Raises:
             RuntimeError: If another number of examples was observed.
         """
-        sizes, used = self._sizes or [count], self._used if self._sizes else 0
-        if sizes[used] != count:
+        runs = max(1, len(self._again))  # self-conditioning runs the model twice for one loss
+        sizes, used = self._sizes or runs * [count], self._used
+        expected, came = sizes[used : used + runs], runs * [count]
+        if expected != came or len(sizes) % runs:
             raise RuntimeError(
-                f"{count} examples came where {sizes[used]} were observed: run the same chunks in the same order, one "
-                "call of the penalty after each"
+                f"{' + '.join(map(str, came))} examples came where {' + '.join(map(str, expected))} were observed (in "
+                f"{len(sizes)} passes in all): run the same chunks in the same order, the model as often for each, and "
+                "call the penalty once after each"
             )
-        before, total, world = _over_ranks(sum(sizes), device)
-        share = Share(before + sum(sizes[:used]), count, total, world, last=used + 1 == len(sizes))
-        self._used = used + 1
+        before, total, world = _over_ranks(sum(sizes) // runs, device)
+        share = Share(before + sum(sizes[:used]) // runs, count, total, world, last=used + runs == len(sizes))
+        self._used = used + runs
+        self._again.clear()
         if share.last:
             self.forget()
         return share

@@ -60,7 +60,8 @@ def chosen_examples(tree: Any, count: int, every: slice) -> Any:
     if isinstance(tree, Mapping):
         return {key: chosen_examples(value, count, every) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [chosen_examples(value, count, every) for value in tree]
+        parts = [chosen_examples(value, count, every) for value in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)  # a named tuple stays one
     return tree
 
 

@@ -15,6 +15,7 @@ from lsdr.layers.capture import capture, unreported
 from lsdr.layers.select import Layers, select_outermost
 from lsdr.probes.evaluating import evaluating
 from lsdr.regularizers._shares import Share
+from lsdr.regularizers._step_context import chosen_examples
 from lsdr.regularizers.spectral_features import Component, Coordinates
 
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention)
@@ -122,14 +123,13 @@ class LayerSpectra:
                 "LayerSpectra without an encoder looks into the denoiser's network and needs denoiser=; call "
                 "penalty(denoiser=denoiser, denoised=denoised, clean=clean, sigma=sigma, conditioning=labels)"
             )
-        if generator is None:
-            noise = torch.randn_like(images)
-        else:
-            all_noise = torch.randn((share.total, *images.shape[1:]), generator=generator, device=generator.device)
-            noise = all_noise[share.first : share.first + share.count].to(images)
-        noise = self.level * noise[:: self.every]
+
+        def sample(count: int, **where: Any) -> Tensor:
+            return torch.randn((count, *images.shape[1:]), dtype=images.dtype, **where)
+
+        noise = self.level * share.draw(sample, generator, images.device)[:: self.every]
         sigma = noise.new_full((len(noise),), float(self.level))
-        conditioning = _every(context.get("conditioning"), self.every, len(images))
+        conditioning = chosen_examples(context.get("conditioning"), len(images), slice(None, None, self.every))
         return lambda x: denoiser(x + noise, sigma, conditioning)
 
     def coordinates(
@@ -166,17 +166,6 @@ class LayerSpectra:
             values.append(found.to(images.dtype))
             weights.append(found.new_full((found.shape[1],), 1 / found.shape[1]))
         return Coordinates(torch.cat(values, 1).unsqueeze(-1), torch.cat(weights).to(images.dtype))
-
-
-def _every(conditioning: Any, every: int, count: int) -> Any:
-    """The conditioning of every so-manieth example, in whatever it is packed."""
-    if isinstance(conditioning, Tensor):
-        return conditioning[::every] if conditioning.ndim and len(conditioning) == count else conditioning
-    if isinstance(conditioning, Mapping):
-        return {key: _every(value, every, count) for key, value in conditioning.items()}
-    if isinstance(conditioning, tuple | list):
-        return type(conditioning)(_every(value, every, count) for value in conditioning)
-    return conditioning
 
 
 def _normalised(maps: Float[Tensor, "b c *dims"]) -> Float[Tensor, "b c *dims"]:

@@ -42,7 +42,9 @@ class LearnedSpectralDiscriminator:
     cuts; the logistic losses are Goodfellow et al., arXiv 1406.2661, non-saturating. Noise levels are ours.
 
     Args:
-        weight: w, finite and not negative. 0 computes everything, trains the critic, and adds exactly nothing.
+        weight: w, finite and not negative. 0 computes everything, trains the critic, and adds exactly nothing. At the
+            default the gradient was 0.7 % of the loss's (EDM's; `unet-tiny` trained without the penalty on 16x16
+            patches, lr 2e-3) at steps 20 to 90 and 4 % to step 160, on `dit-tiny` 1 % and 13 %.
         lr: The critic's learning rate.
         hidden: Width of its two hidden layers.
         noise: "wiener" as above; "snr": y is the clean image itself, still with g; "none": that with g = 1.

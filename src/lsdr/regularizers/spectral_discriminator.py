@@ -77,7 +77,11 @@ class SpectralDiscriminator:
 
     Args:
         features: One or more features.
-        weight: w, finite and not negative. 0 computes everything and adds exactly nothing.
+        weight: w, finite and not negative. 0 computes everything and adds exactly nothing. At the default the gradient
+            of `radial` was 25 % of the loss's (EDM's; `unet-tiny` trained without the penalty on 16x16 patches, lr
+            2e-3) at steps 20 to 90 and 50 % to step 160, on `dit-tiny` 50 % and 230 %; that of `layers` 0.8 % and
+            0.02 %, that of `amplitude_phase`, `focal` and `dct` below 0.07 % (in the images' squared units, and within
+            the tolerance mostly 0): for these take weights of 10 to 1000.
         noise: See above.
         tolerance: t, or None for plain squared distances.
         domain: "latents" refuses what is for pixels alone (`BlockDCT(weights="jpeg")`).

@@ -117,7 +117,8 @@ class RadialSpectrum:
         """The rings of every channel, channels outermost."""
         assert variance is not None
         power = radial_power_spectrum(images.flatten(0, 1).unsqueeze(1), corners=True).power[:, 1:]
-        values = (power + (_FLOOR * variance).to(power)).log().reshape(len(images), -1, 1)
+        floor = (_FLOOR * variance).to(power).clamp(min=torch.finfo(power.dtype).tiny)  # data may be one image
+        values = (power + floor).log().reshape(len(images), -1, 1)
         return Coordinates(values, values.new_ones(values.shape[1]))
 
 

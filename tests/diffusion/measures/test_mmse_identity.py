@@ -1,5 +1,6 @@
 """The calibration curve against what is known: Gaussian data, Stein's identity, a mixture of two points."""
 
+import inspect
 import math
 
 import pytest
@@ -124,3 +125,26 @@ def test_levels_that_are_none_are_refused(tiny, sigmas):
 def test_no_images_are_refused(tiny):
     with pytest.raises(ValueError, match="need images"):
         mmse_identity(tiny, white(2).float()[:0], torch.tensor([1.0]))
+
+
+def test_images_that_are_none_are_refused(tiny):
+    bad = white(2).float()
+    bad[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="hold 1 values that are nan"):
+        mmse_identity(tiny, bad, torch.tensor([1.0]))
+    with pytest.raises(TypeError, match=r"x / 127\.5"):
+        inspect.unwrap(mmse_identity)(tiny, torch.zeros(2, 1, 8, 8).byte(), torch.tensor([1.0]))
+    with pytest.raises(ValueError, match="one entry per image"):
+        mmse_identity(tiny, white(2).float(), torch.tensor([1.0]), conditioning=torch.tensor([1]))
+
+
+def test_vectors_half_precision_and_conditioning_of_any_shape():
+    def denoise(x, sigma, conditioning):
+        assert conditioning.shape == (len(x), 3)
+        return x * conditioning.mean(1, keepdim=True)
+
+    given = torch.tensor([[0.2, 0.2, 0.2], [0.4, 0.4, 0.4]])
+    clean = torch.randn(2, 5, generator=seeded()).bfloat16()
+    found = mmse_identity(denoise, clean, torch.tensor([0.002, 1.0]), conditioning=given, generator=seeded())
+    torch.testing.assert_close(found.trace, torch.full((2,), 0.3, dtype=torch.float64))
+    assert found.sure.isfinite().all()

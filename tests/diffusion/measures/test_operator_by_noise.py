@@ -119,7 +119,7 @@ def test_a_network_against_its_dense_jacobian(tiny):
     assert level.eigenvalues["low"] == pytest.approx(torch.stack(tops).quantile(0.1, dim=0).tolist(), rel=1e-3)
     assert level.singular_values == pytest.approx(torch.stack(singular).quantile(0.5, dim=0).tolist(), rel=1e-3)
     assert level.smallest == pytest.approx(float(torch.stack(smallest).quantile(0.5)), abs=0.01)
-    assert level.asymmetry == pytest.approx(float(torch.stack(asymmetry).quantile(0.5)), rel=0.35)
+    assert level.asymmetry == pytest.approx(float(torch.stack(asymmetry).quantile(0.5)), rel=0.4)
 
 
 def test_little_effort_reads_eigenvalues_off_the_density(tiny):
@@ -128,7 +128,7 @@ def test_little_effort_reads_eigenvalues_off_the_density(tiny):
     options = {"k": 2, "generator": seeded(5)}
     (exact,) = operator_by_noise(tiny, clean, calibration, [0.2], **options)
     (short,) = operator_by_noise(
-        tiny, clean, calibration, [0.2], effort=Effort(steps=0, density_steps=12), k=2, generator=seeded(5)
+        tiny, clean, calibration, [0.2], effort=Effort(steps=12, quick=True), k=2, generator=seeded(5)
     )
     assert short.eigenvalues["median"][0] == pytest.approx(exact.eigenvalues["median"][0], rel=0.02)
     assert short.eigenvalues["median"][0] <= exact.eigenvalues["median"][0] + 1e-4

@@ -92,6 +92,8 @@ def test_it_is_invisible_and_conditioned(tiny, unchanged):
 def test_what_cannot_be_checked_is_refused(tiny):
     with pytest.raises(ValueError, match="all the same"):
         prediction_check(tiny, torch.ones(3, 1, 4, 4))
+    with pytest.raises(ValueError, match="2 values that are nan"):
+        prediction_check(tiny, torch.full((1, 1, 1, 2), torch.nan))
     with pytest.raises(ValueError, match="at least one image"):
         prediction_check(tiny, torch.ones(0, 1, 4, 4))
     with pytest.raises(ValueError, match="expected one of epsilon, v"):

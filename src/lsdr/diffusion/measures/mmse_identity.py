@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from lsdr.diffusion.denoiser import per_example
+from lsdr.diffusion.measures.noisy_levels import noisy_levels
 from lsdr.linalg.jacobian import Estimator
 from lsdr.probes.evaluating import evaluating
 from lsdr.probes.operator_spectrum import operator_trace
@@ -68,7 +68,7 @@ def mmse_identity(
     clean: Float[Tensor, "n c *dims"],
     sigmas: Float[Tensor, "levels"],
     *,
-    conditioning: Int[Tensor, "n"] | None = None,
+    conditioning: Tensor | None = None,
     probes: int = 1,
     estimator: Estimator = "auto",
     batch: int = 64,
@@ -83,14 +83,15 @@ def mmse_identity(
         + 2\sigma^2\,\mathrm{tr} J_D\bigr] \quad (\text{every } D)
 
     with y the noisy image and d its number of pixels. The second, Stein's identity, holds for any denoiser and tells
-    whether the trace was measured well; the first only for the posterior mean, whose Jacobian is Cov[x0 | y] /
-    sigma^2. So the gap between `mse` and `identity` measures how far the denoiser is from being calibrated: 0 dB at the
-    optimum, positive where it lets through more noise than its error accounts for. Of Stein's estimate the parts that
-    average to zero are taken off (the noise's own power, its product with the clean image): they would drown it at
-    high noise. All are estimates: `mse` and `trace` vary over images and noise like 1/sqrt(n d'), with d' the number of
-    directions in which the posterior varies, and the trace over random probes besides. Units: those of the pixels,
-    squared. Cost: per image and level 3 evaluations and `probes` products with the Jacobian, and 12 more where these
-    are finite differences, to find the step. Invisible to the model.
+    whether the trace was measured well; the first only for the posterior mean, whose Jacobian is Cov[x0 | y] / sigma^2.
+    So the gap between `mse` and `identity` measures how far the denoiser is from being calibrated: 0 dB at the optimum,
+    positive where it lets through more noise than its error accounts for. Of Stein's estimate the parts that average to
+    zero are taken off (the noise's own power, its product with the clean image): they would drown it at high noise (so
+    it is not the blind estimate, which needs no clean image). All are estimates: `mse` and `trace` vary over images and
+    noise like 1/sqrt(n d'), with d' the number of directions in which the posterior varies, and the trace over random
+    probes besides. Units: those of the pixels, squared. Cost: per image and level 3 evaluations and 1 + `probes`
+    products with the Jacobian; of finite differences `probes`, and 12 evaluations to find the step. Invisible to the
+    model.
 
     Source: Stein, Annals of Statistics 9 (1981); for the posterior mean it follows from Tweedie's formula (Efron 2011).
 
@@ -98,7 +99,7 @@ def mmse_identity(
         denoiser: D(x, sigma, conditioning), any callable.
         clean: Clean images, better such as the model has not seen.
         sigmas: Noise levels, positive.
-        conditioning: The images' classes, for a conditional denoiser.
+        conditioning: What each image is conditioned on, one entry per image.
         probes: Random vectors per image and level for the trace.
         estimator: How products with the Jacobian are had; see `operator_trace`.
         batch: Images per evaluation.
@@ -108,7 +109,9 @@ def mmse_identity(
         Error, trace and Stein's estimate per level, in float64 on the CPU.
 
     Raises:
-        ValueError: If there are no images or levels, or a level is not positive.
+        TypeError: If the images are not floating-point numbers.
+        ValueError: If there are no images or levels, images are not finite, a level is not positive and finite, or as
+            `operator_trace`.
 
     Example:
         >>> from lsdr.diffusion.edm import EDMDenoiser
@@ -120,15 +123,9 @@ def mmse_identity(
     """
     if len(clean) == 0 or len(sigmas) == 0:
         raise ValueError(f"need images and noise levels, got {len(clean)} and {len(sigmas)}")
-    if not bool((sigmas > 0).all()) or not bool(sigmas.isfinite().all()):
-        raise ValueError(f"noise levels must be positive and finite, got {sigmas.tolist()}")
     levels, count, why = len(sigmas), len(clean), ""
-    noise = torch.randn((levels, *clean.shape), generator=generator, dtype=clean.dtype).to(clean.device)
-    sigma = sigmas.to(clean).repeat_interleave(count)
-    clean = clean.repeat(levels, *[1] * (clean.ndim - 1))
-    noisy = clean + per_example(sigma, clean) * noise.flatten(0, 1)
-    given = None if conditioning is None else conditioning.repeat(levels)
-    unit, middle = noise.flatten(0, 1), clean.mean(0)
+    noisy, sigma, given, clean, unit = noisy_levels(clean, sigmas, conditioning, generator)
+    middle = clean.mean(0)
     errors, stein = [], []
     with evaluating(denoiser):
         for rows in torch.arange(len(clean), device=clean.device).split(batch):

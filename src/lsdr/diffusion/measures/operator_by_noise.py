@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from lsdr.diffusion.denoiser import per_example
 from lsdr.diffusion.measures.mmse_identity import MMSEIdentity
+from lsdr.diffusion.measures.noisy_levels import noisy_levels
 from lsdr.linalg.spectral_density import SpectralDensity
+from lsdr.probes._operator_reading import read_operator
 from lsdr.probes.denoising_step import Frame, step_gain, time_scale
 from lsdr.probes.operator_spectrum import operator_asymmetry, operator_density, operator_spectrum
 from lsdr.spectrum import Spectrum
@@ -34,7 +35,7 @@ class OperatorLevel:
     gains: list[float]
     """What the step multiplies small changes along these directions by: the medians put into the step's formula."""
     singular_values: list[float]
-    """Largest singular values of the step itself, medians; the gains again if the step is symmetric and positive."""
+    """Largest singular values of the Jacobian, medians; its eigenvalues again if it is symmetric and positive."""
     time_scales: list[float | None]
     """1 / (1 - mu) in units of log sigma; negative where small changes grow, None where they neither grow nor fade."""
     asymmetry: float
@@ -64,15 +65,15 @@ class OperatorLevel:
 class Effort:
     """How much is spent on the operator's spectrum."""
 
-    steps: int = 8
-    """Of block Lanczos for eigenvalues and singular values, at most. 0: eigenvalues are read off the density's
-    quadrature, without a residual, and singular values are left out."""
+    steps: int = 24
+    """Of block Lanczos for eigenvalues and density, and for singular values, at most."""
+    block: int = 2
+    """Vectors in the block: few, since the values of a trained network differ; see `operator_spectrum`."""
     tolerance: float = 1e-2
     """Of the eigenvalues, relative to the largest."""
-    density_steps: int = 24
-    """Of Lanczos for the density: its resolution."""
-    asymmetry_probes: int = 4
-    """Random vectors per image."""
+    quick: bool = False
+    """Only one vector of `steps` steps, off whose quadrature eigenvalues are read, without a residual; no singular
+    values."""
     batch: int = 64
     """Images in one evaluation."""
 
@@ -86,7 +87,7 @@ def operator_by_noise(
     covariance: Float[Tensor, "modes"] | None = None,
     k: int = 8,
     frame: Frame = "exploding",
-    conditioning: Int[Tensor, "n"] | None = None,
+    conditioning: Tensor | None = None,
     effort: Effort | None = None,
     generator: torch.Generator | None = None,
 ) -> list[OperatorLevel]:
@@ -97,10 +98,11 @@ def operator_by_noise(
 
     at noisy versions of the images, each with noise of its own at each level. Eigenvalues mu are those of the symmetric
     part of J_D, singular values those of J_D itself: for the best denoiser the same. They are Ritz values, estimates
-    from inside: the true ones are larger or equal, and `residual` says by how much they may be off. The smallest
-    eigenvalue is the smallest node of the density's quadrature, an estimate from above. Levels and estimator are those
-    of `calibration`. Cost: for each image and level up to `steps` products with J_D and its transpose for each of the k
-    eigenvalues, as many for the singular values, and `density_steps` for the density. Invisible to the model.
+    from inside: but for rounding (and what finite differences are off) the true ones of the same rank are larger or
+    equal, and `residual` says how near each is to some true one. The smallest eigenvalue is the smallest node of the
+    density's quadrature, an estimate from above. Levels and estimator are those of `calibration`. Cost: for each image
+    and level up to `steps` x `block` products with J_D and its transpose for the eigenvalues, density and asymmetry,
+    and as many for the singular values. Invisible to the model.
 
     Source: see `operator_spectrum`; that mu = lambda / (lambda + sigma^2) for Gaussian data is Wiener's filter.
 
@@ -112,7 +114,7 @@ def operator_by_noise(
         covariance: Eigenvalues of the data's covariance, descending (see `covariance_eigenvalues`).
         k: How many eigenvalues and singular values; fewer if an image has fewer values.
         frame: In which frame gains are told: "exploding", "preserving" or "flow".
-        conditioning: The images' classes.
+        conditioning: What each image is conditioned on, one entry per image.
         effort: How much to spend.
         generator: Source of noise and random starts.
 
@@ -120,7 +122,8 @@ def operator_by_noise(
         A level each, in the order of `calibration`.
 
     Raises:
-        ValueError: If there is not one next level for each level, or as `operator_spectrum`.
+        TypeError: If the images are not floating-point numbers.
+        ValueError: If there is not one next level for each level, there are no images, or as `operator_spectrum`.
 
     Example:
         >>> from lsdr.diffusion.edm import EDMDenoiser
@@ -134,7 +137,9 @@ def operator_by_noise(
     levels, count, effort = len(calibration.sigma), len(clean), effort or Effort()
     if len(sigmas_next) != levels:
         raise ValueError(f"expected a next level for each of the {levels} noise levels, got {len(sigmas_next)}")
-    noisy, sigma, given = _noisy(clean, calibration.sigma, conditioning, generator)
+    if not count:
+        raise ValueError("need at least one image")
+    noisy, sigma, given = noisy_levels(clean, calibration.sigma, conditioning, generator)[:3]
     k = min(k, clean[0].numel())
     common: dict[str, Any] = {
         "conditioning": given,
@@ -142,17 +147,22 @@ def operator_by_noise(
         "batch": effort.batch,
         "generator": generator,
     }
-    iterated = {"k": k, "steps": effort.steps, "tolerance": effort.tolerance, **common}
-    eigen, singular = (
-        operator_spectrum(denoiser, noisy, sigma, of=of, **iterated) if effort.steps else []
-        for of in ("eigenvalues", "singular_values")
-    )
-    densities = operator_density(denoiser, noisy, sigma, steps=effort.density_steps, probes=1, **common)
-    if not eigen:
-        found = [_nodes(each) for each in densities]
-        k = min(k, *map(len, found))
-        eigen = [Spectrum.of(each.topk(k).values, "eigenvalues") for each in found]
-    asymmetry = operator_asymmetry(denoiser, noisy, sigma, probes=effort.asymmetry_probes, **common)
+    singular: list[Spectrum] = []
+    if effort.quick:
+        densities = operator_density(denoiser, noisy, sigma, steps=effort.steps, probes=1, **common)
+        nodes = [_nodes(each) for each in densities]
+        k = min(k, *map(len, nodes))
+        eigen = [Spectrum.of(each.topk(k).values, "eigenvalues") for each in nodes]
+        asymmetry = operator_asymmetry(denoiser, noisy, sigma, probes=1, **common)
+    else:
+        iterated: dict[str, Any] = {
+            "steps": effort.steps,
+            "block": min(effort.block, clean[0].numel()),
+            "tolerance": effort.tolerance,
+        }
+        found = read_operator(denoiser, noisy, sigma, None, k, "eigenvalues", **iterated, **common)
+        eigen, densities, asymmetry = found.spectra, found.densities, found.asymmetry
+        singular = operator_spectrum(denoiser, noisy, sigma, k=k, of="singular_values", **iterated, **common)
     return [
         _level(
             place,
@@ -164,6 +174,7 @@ def operator_by_noise(
             asymmetry[rows],
             covariance,
             frame,
+            1 if effort.quick else min(effort.block, clean[0].numel()),
         )
         for place in range(levels)
         for rows in [slice(place * count, (place + 1) * count)]
@@ -190,18 +201,6 @@ def covariance_eigenvalues(images: Float[Tensor, "n c *dims"], most: int = 512) 
     return values
 
 
-def _noisy(
-    clean: Tensor, sigmas: Tensor, conditioning: Tensor | None, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """All images at all levels as one batch, a level after another."""
-    levels = len(sigmas)
-    noise = torch.randn((levels, *clean.shape), generator=generator, dtype=clean.dtype).to(clean.device).flatten(0, 1)
-    sigma = sigmas.to(clean).repeat_interleave(len(clean))
-    repeated = clean.repeat(levels, *[1] * (clean.ndim - 1))
-    given = None if conditioning is None else conditioning.repeat(levels)
-    return repeated + per_example(sigma, repeated) * noise, sigma, given
-
-
 def _level(
     place: int,
     calibration: MMSEIdentity,
@@ -212,6 +211,7 @@ def _level(
     asymmetry: Tensor,
     covariance: Tensor | None,
     frame: Frame,
+    block: int,
 ) -> OperatorLevel:
     """What was found at one level, over its images."""
     sigma = float(calibration.sigma[place])
@@ -236,7 +236,7 @@ def _level(
         mse=float(calibration.mse[place]),
         sure=float(calibration.sure[place]),
         gaussian=(known / (known + sigma**2))[: len(median)].tolist(),
-        density=_density(densities),
+        density=_density(densities, block),
     )
 
 
@@ -250,12 +250,12 @@ def _finite(values: list[float]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values]
 
 
-def _density(densities: Sequence[SpectralDensity]) -> dict[str, list[float]]:
-    """The mean over images, on a grid that holds all of it, as smooth as the quadrature resolves."""
+def _density(densities: Sequence[SpectralDensity], block: int) -> dict[str, list[float]]:
+    """The mean over images, on a grid that holds all of it, as smooth as the steps of the quadrature resolve."""
     nodes = torch.cat([each.nodes for each in densities])
     joint = SpectralDensity(nodes, torch.cat([each.weights for each in densities]))
     bottom, top = float(_nodes(joint).min()), float(_nodes(joint).max())
     # A spectrum of one value (white noise, the untrained) still gets a width that can be drawn.
-    width = max((top - bottom) / nodes.shape[1], 0.01 * max(abs(bottom), abs(top)), 1e-12)
+    width = max((top - bottom) * block / nodes.shape[1], 0.01 * max(abs(bottom), abs(top)), 1e-12)
     grid = torch.linspace(bottom - 3 * width, top + 3 * width, _GRID, dtype=torch.float64)
     return {"value": grid.tolist(), "density": joint.density(grid, width).tolist()}

@@ -34,7 +34,7 @@ def operator_measures(
 
     Noise levels are the middles of `config.operator_levels` bands of equal probability in training; each step leads to
     the next lower level of the sampler. To be affordable after every run, eigenvalues come from a Lanczos quadrature of
-    eight steps (see `Effort.steps`), so they are somewhat low, for every method alike. What cannot be measured, as of a
+    eight steps (see `Effort.quick`), so they are somewhat low, for every method alike. What cannot be measured, as of a
     diverged model, is nan and has no curve; the reason is logged.
 
     Args:
@@ -72,7 +72,7 @@ def operator_measures(
             covariance=None if data is None else covariance_eigenvalues(data),
             k=_EIGENVALUES,
             conditioning=given,
-            effort=Effort(steps=0, density_steps=8, asymmetry_probes=1, batch=config.batch),
+            effort=Effort(steps=8, quick=True, batch=config.batch),
             generator=generator,
         )
     except Exception as error:  # whatever it is, the run has ended well and keeps its other measures

@@ -23,7 +23,7 @@ READINGS = {
 }
 """How a network's output can be read, in words."""
 _SEVERAL = 2.0  # times worse than not looking at the image at all
-_BETTER = 1.5
+_BETTER = 1.5  # times smaller an error than that of the denoiser's own reading
 _CLEARLY = 0.8  # of the error without the network: below it the network's output must carry information
 
 
@@ -86,11 +86,11 @@ def prediction_check(
         \frac{\mathbb{E}\|D(x_0 + \sigma\epsilon, \sigma) - x_0\|^2}{d \min(\sigma^2, s^2)},
         \qquad s^2 = \text{variance of the pixels}
 
-    at noise levels from 0.1 s to 10 s. A network read as it was trained stays below 1 or near it. Where this ratio is 3
+    at noise levels from 0.1 s to 10 s. A network read as it was trained stays below 1 or near it. Where this ratio is 2
     or more at some level, the same network is read in the other ways (noise, velocity, clean image, EDM
     preconditioning, flow matching). One of them fits if its error is at most 0.8 of the same reading's with the
     network's output left out, so that the network must know something of the image; if on average over the levels it
-    is below the trivial error; and if it is at most half of the denoiser's own. Of several the best is named. An
+    is below the trivial error; and if it is at most two thirds of the denoiser's own. Of several the best is named. An
     untrained network fits no reading: that is not an error.
 
     Schedules: a reading as epsilon, v or sample takes the denoiser's own table if it has one, DDPM's linear one
@@ -111,7 +111,7 @@ def prediction_check(
         Errors by level, and the reading that fits if the denoiser's own does not.
 
     Raises:
-        ValueError: If there are no images, or they are all the same constant.
+        ValueError: If there are no images, they are not finite, or they are all the same (one image: of one colour).
 
     Example:
         >>> images = 0.5 * torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -121,6 +121,8 @@ def prediction_check(
     """
     if len(clean) == 0 or levels < 1:
         raise ValueError(f"need at least one image and one noise level, got {len(clean)} and {levels}")
+    if not bool(clean.isfinite().all()):
+        raise ValueError(f"the images hold {int((~clean.isfinite()).sum())} values that are nan or infinite; mend them")
     mean = clean.mean(0, keepdim=True) if len(clean) > 1 else clean.mean()
     variance = float((clean - mean).double().square().mean())
     if not variance > 0:

@@ -1,15 +1,17 @@
 """The spectrum of the denoising step over noise levels: of one run every rank, of several methods the largest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lsdr.report.figures.marks import add_marks, marks_key
 from lsdr.report.figures.style import (
     DATA,
     Curve,
     Key,
+    Pen,
     Plot,
     add_band,
     add_curves,
@@ -45,26 +47,27 @@ class _Panel:
 _PANELS = (
     _Panel("operator-eigenvalues", "Eigenvalues of the denoiser by noise level", "eigenvalue μ",
            lambda levels, _: ranks(levels, "eigenvalues", "median"),
-           "Along its direction, an eigenvalue is the share of a change in the noisy image that the estimate keeps: "
+           "An eigenvalue is the share of a change in the noisy image, along its direction, that the estimate keeps: "
            "near 0 the direction counts as noise, near 1 as image; above 1 differences grow, as where images are being "
            "told apart."),
     _Panel("operator-gains", "Gain of a sampler's step", "gain g", lambda levels, _: ranks(levels, "gains"),
            "How much of a small difference is left after the step from σ to the next level. Products of gains must "
-           "come to the data's spread: gains that are too small blur."),
+           "come to the data's spread: gains that are too small blur. The next level is the sampler's."),
     _Panel("operator-time-scales", "Time scales", "τ in units of ln σ", lambda levels, _: _times(levels),
            "τ = 1/(1−μ): by how much ln σ falls while a difference along the direction shrinks by e. The larger the "
-           "eigenvalue the slower its direction relaxes; the sampler settles it long before σ reaches 0.", log_y=True),
-    _Panel("operator-singular-values", "Singular values of the step", "singular value",
+           "eigenvalue the slower; a direction whose τ exceeds what ln σ has left to fall is settled.", log_y=True),
+    _Panel("operator-singular-values", "Singular values of the denoiser", "singular value",
            lambda levels, _: ranks(levels, "singular_values"),
-           "How much the step stretches a small difference at most. The best denoiser's Jacobian is symmetric, and "
-           "these are the gains; the further above the gains they lie, the less symmetric the network's is."),
+           "How much the estimate stretches a small difference at most. The best denoiser's are its eigenvalues; what "
+           "lies above those is the network's departure from symmetry."),
     _Panel("operator-asymmetry", "Departure from symmetry", "‖J − Jᵀ‖ / 2‖J‖",
            lambda levels, _: column(levels, "asymmetry")[:, None],
            "0 for the best denoiser, whose Jacobian is a covariance over σ²; 1 for a Jacobian that only rotates. What "
            "is above 0 is the network's error.", ranked=False),
     _Panel("operator-smallest", "Smallest eigenvalue", "smallest eigenvalue",
            lambda levels, _: column(levels, "smallest")[:, None],
-           "A covariance has no negative eigenvalue: below the dotted line is the network's error.", ranked=False),
+           "A covariance has no negative eigenvalue: what lies below the dotted line is the network's error.",
+           ranked=False),
 )  # fmt: skip
 
 
@@ -114,11 +117,15 @@ def _drawable(panel: _Panel, levels: list[Level], run: Run) -> Array:
 
 def _every_method(figure: Any, panel: _Panel, results: Results, found: dict[str, list[Curve]]) -> list[Key]:
     """The largest of every run, and the median over seeds."""
-    drawn, hover = pens(results), f"σ %{{x:.3~g}}<br>{panel.axis} %{{y:.4~g}}"
+    return add_methods(figure, pens(results), found, f"σ %{{x:.3~g}}<br>{panel.axis} %{{y:.4~g}}")
+
+
+def add_methods(figure: Any, drawn: Mapping[str, Pen], found: Mapping[str, list[Curve]], hover: str) -> list[Key]:
+    """Every method's runs and their median; of a method with gaps the median alone."""
     for method, curves in found.items():
         gapless = all(np.isfinite(curve.y).all() for curve in curves)
         add_curves(figure, curves if gapless else [_reached(curves)], drawn[method], hover)
-    return keys_of(drawn, list(found))
+    return keys_of(dict(drawn), list(found))
 
 
 def _reached(curves: list[Curve]) -> Curve:
@@ -151,7 +158,8 @@ def _every_rank(figure: Any, panel: _Panel, run: Run) -> list[Key]:
     if count == 1:
         return []
     band = ", with the 10–90 % band over images" if panel.name == "operator-eigenvalues" else ""
-    return [Key(f"largest{band}", shades[0], "solid", "rank0"), Key(f"to number {count}", shades[-1], "solid", "")]
+    last = f"and the next, down to number {count}" if count > 2 else "and the second"
+    return [Key(f"largest{band}", shades[0], "solid", "rank0"), Key(last, shades[-1], "solid", "")]
 
 
 def _rank(place: int, count: int) -> str:
@@ -194,24 +202,32 @@ def _times(levels: Sequence[Level]) -> Array:
 
 def _growing(figure: Any, results: Results) -> list[Key]:
     """Triangles above the levels where in most runs the largest eigenvalue is 1 or more: differences grow."""
-    highest = [float(np.nanmax(trace.y)) for trace in figure.data if np.isfinite(trace.y).any()]
-    drawn, colour = pens(results), ""
+
+    def grows(run: Run) -> list[bool]:
+        return [bool((row[:1] >= 1).any()) for row in ranks(levels_of(run), "eigenvalues", "median")]
+
+    return add_levels_marked(
+        figure, results, grows, "the largest eigenvalue is above 1, differences grow",
+        pen=Pen(_FIRST, "solid", "growing") if results.single else None, above=True,
+    )  # fmt: skip
+
+
+def add_levels_marked(
+    figure: Any, results: Results, marked: Callable[[Run], list[bool]], told: str, *, pen: Pen | None, above: bool
+) -> list[Key]:
+    """Triangles at the levels that are marked in most runs of a method; without a pen in the methods' colours."""
+    drawn, marks = pens(results), []
     for method in results.methods:
         seen: dict[float, list[bool]] = {}
         for run in method.runs:
-            for level, values in zip(levels_of(run), ranks(levels_of(run), "eigenvalues", "median"), strict=True):
-                seen.setdefault(float(level["sigma"]), []).extend((values[:1] >= 1).tolist())
-        growing = [sigma for sigma, grows in seen.items() if 2 * sum(grows) > len(grows)]
-        if growing and highest:
-            colour = _FIRST if results.single else drawn[method.name].colour
-            figure.add_scatter(
-                x=growing, y=np.full(len(growing), 1.5 * max(highest)), mode="markers",
-                marker={"symbol": "triangle-up", "size": 9, "color": colour},
-                legendgroup="growing" if results.single else drawn[method.name].group,
-                hovertemplate="σ %{x:.3~g}: the largest eigenvalue is above 1, differences grow<extra></extra>",
-            )  # fmt: skip
-    label = "triangles: the largest is above 1, differences grow"
-    return [Key(label, _FIRST if results.single else DATA, "solid", "growing" if results.single else "")] * bool(colour)
+            for level, yes in zip(levels_of(run), marked(run), strict=True):
+                seen.setdefault(float(level["sigma"]), []).append(yes)
+        places = np.array([sigma for sigma, votes in seen.items() if 2 * sum(votes) > len(votes)])
+        marks.append((pen or drawn[method.name], places))
+    if not any(len(places) for _, places in marks):
+        return []
+    add_marks(figure, marks, f"σ %{{x:.3~g}}: {told}<extra></extra>", above=above)
+    return [marks_key(told, pen, above=above)]
 
 
 def _frame(run: Run) -> str:

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from lsdr.report.figures.operator import levels_of
-from lsdr.report.figures.style import COLOURS, DATA, Key, Plot, add_curves, canvas, finish, gather, keys_of, pens
+from lsdr.report.figures.operator import add_levels_marked, add_methods, levels_of
+from lsdr.report.figures.style import COLOURS, DATA, Key, Plot, canvas, finish, gather, pens
 from lsdr.report.load import Results, Run
 from lsdr.report.operator.levels import Level, calibration, column
 from lsdr.report.thin import Array
@@ -17,7 +17,7 @@ def calibration_plot(results: Results) -> Plot | None:
         return _gaps(results)
     levels = levels_of(results.runs[0]) if results.runs else []
     sigma = column(levels, "sigma")
-    told = sigma**2 * column(levels, "trace")
+    told = _told(levels)
     measured, sure = column(levels, "mse"), column(levels, "sure")
     if not (np.isfinite(told) & np.isfinite(measured)).any():
         return None
@@ -57,20 +57,28 @@ def _gaps(results: Results) -> Plot | None:
     if not found:
         return None
     figure = canvas("noise level σ", "told over measured (dB)", log_x=True)
-    drawn = pens(results)
-    for method, curves in found.items():
-        add_curves(figure, curves, drawn[method], "σ %{x:.3~g}<br>%{y:.3~g} dB")
+    keys = add_methods(figure, pens(results), found, "σ %{x:.3~g}<br>%{y:.3~g} dB")
     figure.add_hline(y=0, line={"color": DATA, "width": 1.5, "dash": "dot"})
-    keys = [*keys_of(drawn, list(found)), Key("best denoiser", DATA, "dot", "")]
+    impossible = "the Jacobian tells of an error below zero"
+    below = add_levels_marked(figure, results, _no_error, impossible, pen=None, above=False)
+    keys += [Key("best denoiser", DATA, "dot", ""), *below]
     caption = (
         "The error that the Jacobian tells of, σ² tr J / d, over the error measured on held-out images. Below the "
-        "dotted line a network is more certain than it should be, above it less; −30 dB stands for a "
-        "trace that is not positive, too."
+        "dotted line a network is more certain than it should be, above it less."
     )
     alt = f"Ratio of the error told by the Jacobian to the error measured, by noise level, for {', '.join(found)}."
     return finish(figure, "operator-calibration", "Calibration", caption, alt, keys)
 
 
 def _gap(run: Run) -> tuple[Array, Array]:
-    levels: list[Level] = levels_of(run)
-    return column(levels, "sigma"), calibration(levels)
+    levels = levels_of(run)
+    return column(levels, "sigma"), np.where(_told(levels) > 0, calibration(levels), np.nan)
+
+
+def _no_error(run: Run) -> list[bool]:
+    return [told <= 0 for told in _told(levels_of(run)).tolist()]
+
+
+def _told(levels: list[Level]) -> Array:
+    """The error that the Jacobian tells of."""
+    return column(levels, "sigma") ** 2 * column(levels, "trace")

@@ -50,7 +50,7 @@ def facts(found: Mapping[str, Any]) -> list[str]:
     images = found.get("images")
     told = [
         str(found.get("model") or ""),
-        f"predicts {found['prediction']}" if found.get("prediction") else "",
+        f"output read as {found['prediction']}" if found.get("prediction") else "",
         "×".join(shape),
         plural(images, "image") if isinstance(images, int) else "",
         plural(len(levels_in(found.get("levels"))), "noise level"),
@@ -65,6 +65,7 @@ def _content(found: dict[str, Any]) -> dict[str, Any]:
     last = (calibration_plot(results), lyapunov_plot(results))
     return {
         "title": Path(str(found.get("source") or "denoiser")).name,
+        "source": str(found.get("source") or ""),
         "facts": facts(found),
         "why": str(found.get("why") or ""),
         "findings": [_finding(each) for each in mappings(found.get("findings"))],
@@ -83,6 +84,7 @@ def _finding(finding: dict[str, Any]) -> dict[str, str]:
         "severity": severity,
         "tone": _TONES.get(severity, "none"),
         "message": str(finding.get("message") or finding.get("kind") or ""),
+        "kind": str(finding.get("kind") or ""),
     }
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lsdr.report.numbers import number, signed
+from lsdr.report.numbers import number
 from lsdr.report.operator.levels import Level, calibration, column, ranks
 from lsdr.report.thin import Array
 
@@ -31,20 +31,30 @@ def table(levels: Sequence[Level]) -> list[Column]:
         Column("σ", "noise level", _plain(sigma)),
         Column("σ next", "noise level after the step", _plain(column(levels, "sigma_next"))),
         Column("largest μ", "largest eigenvalue of the denoiser's Jacobian, median over images", _plain(_top(levels))),
-        Column("10–90 %", "of the images have their largest eigenvalue within", _band(levels)),
+        Column("10–90 %", "the largest eigenvalue's 10th and 90th percentile over images", _band(levels)),
         Column("Gaussian", "largest eigenvalue for Gaussian data with the data's covariance",
                _plain(_first(levels, "gaussian"))),
         Column("gain", "of a small difference in the step, along the largest eigenvalue",
                _plain(_first(levels, "gains"))),
-        Column("τ", "time scale 1/(1−μ) in units of ln σ; grows: the largest eigenvalue is above 1", _times(levels)),
+        Column("τ", "time scale 1/(1−μ) in units of ln σ; grows: the largest eigenvalue is 1 or more, differences grow",
+               _times(levels)),
         Column("least μ", "smallest eigenvalue", _plain(column(levels, "smallest"))),
         Column("asym.", "departure from symmetry, 0 to 1", _plain(column(levels, "asymmetry"), 2)),
         Column("MSE", "squared error a pixel, measured", _plain(column(levels, "mse"))),
         Column("σ² tr J", "squared error a pixel, told by the Jacobian", _plain(told)),
-        Column("gap dB", "told over measured", [signed(round(v, 1)) if math.isfinite(v) else "—"
-                                                for v in calibration(levels)]),
+        Column("gap dB", "told over measured, 0 for the best denoiser; none: what is told is below 0",
+               _gaps(told, calibration(levels))),
     ]  # fmt: skip
     return [each for each in columns if any(cell != "—" for cell in each.cells)]
+
+
+def _gaps(told: Array, decibels: Array) -> list[str]:
+    pairs = zip(told, decibels, strict=True)
+    return ["—" if math.isnan(gap) else "none" if error <= 0 else _decibels(gap) for error, gap in pairs]
+
+
+def _decibels(gap: float) -> str:
+    return f"{round(gap, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def _plain(values: Array, digits: int = 3) -> list[str]:
