@@ -171,6 +171,8 @@ def test_refuses_the_state_of_another_penalty():
         assert not term.state_dict()
     with (
         SpectralDecomposition(penalty="hinge").attach(nn.Identity()) as term,
-        pytest.raises(ValueError, match=r"penalty 'hinge' has no state, got entries \['count', 'seen', 'values', 'weights'\]"),
+        pytest.raises(
+            ValueError, match=r"penalty 'hinge' has no state, got entries \['count', 'seen', 'values', 'weights'\]"
+        ),
     ):
         term.load_state_dict(state)
