@@ -197,7 +197,8 @@ def tables(out: Path) -> None:
             kept["environment"].pop(key, None)
         text = json.dumps({"experiment": kept, "summary": summary}, indent=1)
         (RESULTS / f"{folder.name}.json").write_text(text + "\n")
-        parts.append(f"## {folder.name}\n\n{_table(summary)}")
+        if not folder.name.startswith("tune"):
+            parts.append(f"## {folder.name}\n\n{_table(summary)}")
     parts.append(f"## Verdicts\n\n{table()}")
     (RESULTS.parent / "diffusion-tables.md").write_text("\n\n".join(parts) + "\n")
 
