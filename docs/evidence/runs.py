@@ -19,7 +19,7 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results"
 # Weights that are tried for each method; the learning rates are tried with the middle one.
 WEIGHTS = {
-    "discriminator": (0.01, 0.1, 1.0),
+    "discriminator": (0.1, 1.0, 10.0),
     "decorrelation": (0.01, 0.1, 1.0),
     "decomposition_eigenvalues": (1.0, 10.0, 100.0),
     "decomposition_singular": (1.0, 10.0, 100.0),

@@ -13,12 +13,14 @@ import pytest
 from lsdr.runs import read_json, read_records
 
 PROGRAM = """
+import signal
 import sys
 from pathlib import Path
 from fake_worker import FakeConfig, TASK
 from lsdr.experiments.compare import compare
 from lsdr.training.config import TrainingConfig
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are started deaf to it
 config = FakeConfig(training=TrainingConfig(steps=20), pause=0.05)
 compare(config, ["baseline", "clip"], [0, 1], Path(sys.argv[1]), task=TASK, jobs=2)
 """

@@ -70,13 +70,18 @@ def test_radial_by_its_formula():
         values = penalty.values
     variance = data.var(0).mean()
 
-    def rings(images):
-        power = torch.stack([radial_power_spectrum(images[:, [c]], corners=True).power for c in range(2)], 1)
-        return (power[..., 1:] + 1e-6 * variance).log()
+    def power(images):
+        return torch.stack([radial_power_spectrum(images[:, [c]], corners=True).power for c in range(2)], 1)[..., 1:]
 
+    def rings(images):
+        mean = power(data).mean(0)
+        return (power(images) + 0.1 * mean + 1e-6 * mean.mean()).log()
+
+    count = radial_power_spectrum(data, corners=True).count[1:]
     distance = (rings(denoised) - rings(data[:6])).abs()
     beyond = (distance - 0.5 * rings(data).std(0)).relu()
-    expected = (variance / (variance + sigma.square()) * beyond.square().mean((1, 2))).mean()
+    squares = (beyond.square() * count).sum((1, 2)) / (2 * count.sum())
+    expected = (variance / (variance + sigma.square()) * squares).mean()
     torch.testing.assert_close(found, 2 * expected)
     assert set(values) == {"SpectralDiscriminator/radial", "SpectralDiscriminator/outside"}
     torch.testing.assert_close(values["SpectralDiscriminator/radial"], expected)
@@ -114,7 +119,7 @@ def test_half_the_mean_squared_distance_of_pairs_is_the_spread(feature):
         (term,) = penalty._terms.values()
         (spread,) = term._spreads.values()
         (settings,) = term._features.values()
-        seen = settings.coordinates(data, term._noise.variance()).values
+        seen = settings.coordinates(data, term._noise.rings(data)).values
         factors = torch.tensor([component.factor for component in settings.components], dtype=torch.float64)
         pairs = (seen[:, None] - seen[None]).square() @ factors
         torch.testing.assert_close(spread.variance(data), pairs.sum((0, 1)) / (2 * 20 * 19), rtol=1e-9, atol=1e-12)
@@ -258,6 +263,28 @@ def test_infinite_sigma_adds_exactly_nothing_even_if_the_estimate_is_not_finite(
         assert value(penalty, denoised, other, torch.inf) == 0
         # But where data stand out, what is not a number must be seen.
         assert math.isnan(value(penalty, denoised, other, 0.3))
+
+
+def test_no_estimate_is_pushed_hard_where_it_has_little_power_by_chance():
+    """The gradient of one image in a step, however near zero its power in a ring: the floor follows the data's."""
+    data = smooth(64, 1, 8, 8)
+    corner = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(4)
+    corner = corner.outer(corner).view(1, 1, 8, 8) / 8  # the ring of a single coefficient
+    regularizer = SpectralDiscriminator(weight=1.0, noise="none", tolerance=None)
+    with learnt(MODEL, regularizer, data) as penalty:
+        share = (data * corner).sum((1, 2, 3), keepdim=True)
+        empty = data - share * corner
+        push = []
+        for left in (1.0, 0.3, 0.1, 1e-2, 1e-4):
+            estimate = grown(empty + left * share * corner)
+            with penalty.aside():
+                loss = penalty(denoised=estimate, clean=data)
+                (gradient,) = torch.autograd.grad(loss, estimate)
+            push.append(float((gradient * corner).sum((1, 2, 3)).abs().max()))
+        # Nothing is wrong at first, then more; where next to nothing is left, so is the push.
+        assert push[0] < 1e-12
+        assert push[1] < push[2] > push[3] > push[4]
+        assert push[4] < 0.01 * push[2]
 
 
 def test_constant_estimates_and_single_constant_images_stay_finite():

@@ -65,15 +65,27 @@ def radial_power_spectrum(images: Float[Tensor, "n c *dims"], *, corners: bool =
         size = "x".join(map(str, dims))
         raise ValueError(f"a spectrum needs at least 2 pixels on the longest axis, got images of {size}")
     coefficients = real_fft(images)
-    squared = (coefficients.real.square() + coefficients.imag.square()).mean(1).flatten(1)
-    ring, weight = _rings(dims)
-    bins = int(ring.max()) + 1
-    ring, weight = ring.to(images.device), weight.to(squared)
-    count = weight.new_zeros(bins).index_add(0, ring, weight)
-    total = squared.new_zeros(len(images), bins).index_add(1, ring, squared * weight)
-    kept = bins if corners else max(dims) // 2 + 1
+    power, count = ring_mean((coefficients.real.square() + coefficients.imag.square()).mean(1), dims)
+    kept = len(count) if corners else max(dims) // 2 + 1
     frequency = torch.arange(kept, device=images.device, dtype=count.dtype) / max(dims)
-    return RadialPowerSpectrum(frequency, (total / count)[:, :kept], count[:kept])
+    return RadialPowerSpectrum(frequency, power[:, :kept], count[:kept])
+
+
+def ring_mean(
+    power: Float[Tensor, "n *frequencies"], dims: tuple[int, ...]
+) -> tuple[Float[Tensor, "n rings"], Float[Tensor, "rings"]]:
+    """Mean of what a real FFT has in each ring, corners included, and how many coefficients each ring has.
+
+    Args:
+        power: A number for every coefficient of the real FFT of an image.
+        dims: Size of the image.
+    """
+    ring, weight = _rings(dims)
+    power = power.flatten(1)
+    ring, weight = ring.to(power.device), weight.to(power)
+    rings = int(ring.max()) + 1
+    count = weight.new_zeros(rings).index_add(0, ring, weight)
+    return power.new_zeros(len(power), rings).index_add(1, ring, power * weight) / count, count
 
 
 def _rings(dims: tuple[int, ...]) -> tuple[Int[Tensor, "m"], Float[Tensor, "m"]]:

@@ -121,7 +121,7 @@ class DiscriminatorTerm:
                     see = partial(feature.coordinates, layers=self._layers[name], forward=forward)
                     found = look.apart(see, pictures.every(feature.every))
             else:
-                see = partial(feature.coordinates, variance=self._noise.variance() if self._learns else None)
+                see = partial(feature.coordinates, rings=self._noise.rings(step.clean) if self._learns else None)
                 found = look(see, pictures)
             if found is not None:
                 parts[name] = found

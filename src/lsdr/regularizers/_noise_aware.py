@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lsdr.fourier._real_fft import full_precision_images, real_fft
+from lsdr.fourier.radial_power_spectrum import ring_mean
 from lsdr.fourier.wiener import filtered, wiener_gain
 from lsdr.regularizers._running_sums import ENOUGH, RunningSums
 from lsdr.regularizers._shares import Share
@@ -66,10 +67,8 @@ class NoiseAware:
         clean = full_precision_images(clean.detach())
         # Of each image about its own mean: 0 in all of them is data without a spectrum.
         contrast = clean.flatten(2).amax(2) > clean.flatten(2).amin(2)
-        values = {"image": clean, "square": clean.square().flatten(1).mean(1), "contrast": contrast.sum(1)}
-        if self.filters:
-            values["power"] = _power(clean)
-        self._sums.add(values)
+        square = clean.square().flatten(1).mean(1)
+        self._sums.add({"image": clean, "square": square, "contrast": contrast.sum(1), "power": _power(clean)})
 
     def merge(self, share: Share) -> None:
         """Count the step's images, after its last chunk.
@@ -102,6 +101,17 @@ class NoiseAware:
         """
         return torch.ones_like(sigma) if self.mode == "none" else wiener_gain(self.variance().to(sigma), sigma)
 
+    def rings(self, images: Float[Tensor, "_ c *dims"]) -> Float[Tensor, "c rings"]:
+        """The data's mean radial power spectrum by channel, corners included; float64.
+
+        Raises:
+            ValueError: If these images have another shape than those that were measured.
+        """
+        self._check(images)
+        if "rings" not in self._known:
+            self._known["rings"] = ring_mean(self._sums.mean("power"), tuple(images.shape[2:]))[0]
+        return self._known["rings"]
+
     def target(self, clean: Float[Tensor, "b c *dims"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b c *dims"]:
         """The clean images with the spectrum that a best estimate of them would have at noise level sigma.
 
@@ -113,6 +123,7 @@ class NoiseAware:
         clean = full_precision_images(clean.detach())
         if not self.filters:
             return clean
+        self._check(clean)
         if "power" not in self._known:
             image = self._sums.mean("image")
             self._known |= {
@@ -120,11 +131,6 @@ class NoiseAware:
                 "power": self._sums.unbiased(self._sums.mean("power"), _power(image[None])[0]),
             }
         image, power = self._known["image"], self._known["power"]
-        if image.shape != clean.shape[1:]:
-            raise ValueError(
-                f"the data's spectrum was measured on images of shape {tuple(image.shape)}, and now "
-                f"{tuple(clean.shape[1:])} came: all images must have one size; attach one regularizer for each size"
-            )
         return filtered(clean, wiener_gain(power.to(clean), sigma.to(clean)).sqrt(), image.to(clean))
 
     def forget(self) -> None:
@@ -139,6 +145,14 @@ class NoiseAware:
         """Take back what `state_dict` gave."""
         self._sums.load_state_dict(state)
         self._known = {}
+
+    def _check(self, images: Tensor) -> None:
+        measured = self._sums.total("image").shape
+        if measured != images.shape[1:]:
+            raise ValueError(
+                f"the data's spectrum was measured on images of shape {tuple(measured)}, and now "
+                f"{tuple(images.shape[1:])} came: all images must have one size; attach one regularizer for each size"
+            )
 
 
 def _power(images: Float[Tensor, "b c *dims"]) -> Tensor:

@@ -78,9 +78,9 @@ class SpectralDiscriminator:
     Args:
         features: One or more features.
         weight: w, finite and not negative. 0 computes everything and adds exactly nothing. At the default the gradient
-            of `radial` was 25 % of the loss's (EDM's; `unet-tiny` trained without the penalty on 16x16 patches, lr
-            2e-3) at steps 20 to 90 and 50 % to step 160, on `dit-tiny` 50 % and 230 %; that of `layers` 0.8 % and
-            0.02 %, that of `amplitude_phase`, `focal` and `dct` below 0.07 % (in the images' squared units, and within
+            of `radial` was 115 % of the loss's (EDM's; `unet-tiny` trained without the penalty on 16x16 patches, lr
+            2e-3) at steps 20 to 90 and 53 % at steps 170 to 300, on `dit-tiny` 185 % and 147 %; that of `layers` 8 % and
+            0.2 %, that of `amplitude_phase`, `focal` and `dct` below 0.7 % (in the images' squared units, and within
             the tolerance mostly 0): for these take weights of 10 to 1000.
         noise: See above.
         tolerance: t, or None for plain squared distances.
@@ -95,7 +95,7 @@ class SpectralDiscriminator:
         >>> import torch
         >>> from lsdr.regularizers.attach import attach
         >>> model, images = nn.Conv2d(1, 1, 3, padding=1), torch.randn(32, 1, 8, 8)
-        >>> with attach(model, SpectralDiscriminator(weight=0.1)) as penalty:
+        >>> with attach(model, SpectralDiscriminator()) as penalty:
         ...     for _ in range(3):
         ...         denoised = model(images + 0.5 * torch.randn_like(images))
         ...         found = penalty(denoised=denoised, clean=images, sigma=torch.tensor(0.5))
@@ -105,7 +105,7 @@ class SpectralDiscriminator:
     """
 
     features: Sequence[str | Feature | LayerSpectra] = ("radial",)
-    weight: float | int = 0.1
+    weight: float | int = 1.0
     noise: Noise = "wiener"
     tolerance: float | int | None = 1.0
     domain: Literal["pixels", "latents"] = "pixels"

@@ -13,8 +13,11 @@ from lsdr.fourier.block_dct import block_dct, jpeg_weights, rgb_to_ycbcr
 from lsdr.fourier.radial_power_spectrum import radial_power_spectrum
 from lsdr.fourier.wavelet import wavelet_coefficients
 
-# Of the data's mean power: 60 dB, just below what rounding to 8 bits adds to smooth pictures.
-_FLOOR = 1e-6
+# Of the data's own power, ring by ring: what is 10 dB below it or less counts as nothing. A floor that does not follow
+# the data's spectrum, 60 dB below its mean power, doubled the held-out loss on 8x8 digits.
+_FLOOR = 0.1
+# Of the mean over rings, for rings that are empty in all of the data: below what rounding to 8 bits adds.
+_EMPTY = 1e-6
 
 
 class Coordinates(NamedTuple):
@@ -83,7 +86,7 @@ class AmplitudePhase:
         found = (Component(self.phase, power=False),) * 2 if self.phase else ()
         return found if self.amplitude == self.phase else (*found, Component(self.amplitude - self.phase, power=True))
 
-    def coordinates(self, images: Float[Tensor, "b c *dims"], variance: Tensor | None) -> Coordinates:
+    def coordinates(self, images: Float[Tensor, "b c *dims"], rings: Tensor | None) -> Coordinates:
         """Every coefficient of the real FFT; its weight is how often it stands in the full one."""
         values, multiplicity = coefficients(images)
         parts = [values.real, values.imag] if self.phase else []
@@ -96,30 +99,33 @@ class AmplitudePhase:
 class RadialSpectrum:
     r"""Logarithms of the radial power spectrum of each channel.
 
-    .. math:: c_k = \ln(P_k + 10^{-6} v)
+    .. math:: c_k = \ln(P_k + 0.1\, \bar P_k + 10^{-6}\, \bar P)
 
-    P from `radial_power_spectrum`, corners included, each ring counting alike; v is the data's variance, so that images
-    without any power at k stay finite, with a gradient. Ring 0, the mean brightness, is left out: the denoising loss
-    sees it best. A difference of 1 is 4.3 dB. Blind to phase, so never a loss of its own.
+    P from `radial_power_spectrum`, corners included, with its means over the data, of the ring and of all rings; a ring
+    counts as often as it has coefficients. The logarithm alone is steep where an image has little power by chance, most
+    of all in rings of few coefficients; with the floor its slope is at most eleven times that at the data's mean. Ring
+    0, the mean brightness, is left out: the denoising loss sees it best. A difference of 1 is 4.3 dB where P is well
+    above the floor. Blind to phase, so never a loss of its own.
 
     Example:
         >>> images = torch.randn(2, 3, 8, 8)
-        >>> once, doubled = (RadialSpectrum().coordinates(x, torch.tensor(1.0)).values for x in (images, 2 * images))
-        >>> once.shape, round(float((doubled - once).mean()), 2)
-        (torch.Size([2, 18, 1]), 1.39)
+        >>> RadialSpectrum().coordinates(images, torch.ones(3, 7)).values.shape
+        torch.Size([2, 18, 1])
     """
 
     name: ClassVar[str] = "radial"
     components: ClassVar[tuple[Component, ...]] = (Component(1.0, power=True),)
     focal: ClassVar[int] = 0
 
-    def coordinates(self, images: Float[Tensor, "b c *dims"], variance: Tensor | None) -> Coordinates:
+    def coordinates(self, images: Float[Tensor, "b c *dims"], rings: Tensor | None) -> Coordinates:
         """The rings of every channel, channels outermost."""
-        assert variance is not None
-        power = radial_power_spectrum(images.flatten(0, 1).unsqueeze(1), corners=True).power[:, 1:]
-        floor = (_FLOOR * variance).to(power).clamp(min=torch.finfo(power.dtype).tiny)  # data may be one image
-        values = (power + floor).log().reshape(len(images), -1, 1)
-        return Coordinates(values, values.new_ones(values.shape[1]))
+        assert rings is not None
+        spectrum = radial_power_spectrum(images.flatten(0, 1).unsqueeze(1), corners=True)
+        power = spectrum.power[:, 1:].unflatten(0, images.shape[:2])
+        mean = rings[:, 1:]
+        floor = (_FLOOR * mean + _EMPTY * mean.mean()).to(power).clamp(min=torch.finfo(power.dtype).tiny)
+        values = (power + floor).log()
+        return Coordinates(values.flatten(1).unsqueeze(-1), spectrum.count[1:].expand(images.shape[1], -1).flatten())
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ class BlockDCT:
         if self.weights == "jpeg" and self.size != 8:
             raise ValueError(f"JPEG's weights are for blocks of 8 x 8, got size={self.size}; use weights='flat'")
 
-    def coordinates(self, images: Float[Tensor, "b c *dims"], variance: Tensor | None) -> Coordinates:
+    def coordinates(self, images: Float[Tensor, "b c *dims"], rings: Tensor | None) -> Coordinates:
         """The coefficients of every block.
 
         Raises:
@@ -203,7 +209,7 @@ class Wavelet:
         if self.levels < 1:
             raise ValueError(f"levels must be at least 1, got {self.levels}")
 
-    def coordinates(self, images: Float[Tensor, "b c *dims"], variance: Tensor | None) -> Coordinates:
+    def coordinates(self, images: Float[Tensor, "b c *dims"], rings: Tensor | None) -> Coordinates:
         """All coefficients."""
         values = wavelet_coefficients(images, self.wavelet, self.levels)
         return Coordinates(values.unsqueeze(-1), values.new_ones(values.shape[1]))
