@@ -20,7 +20,7 @@ unet = UNet2DModel(
 optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
 denoise = lsdr.EDMDenoiser(unet)
 decorrelate = lsdr.SpectralDecorrelation(layers="mid_block*", weight=0.1)  # features of a layer
-discriminate = lsdr.SpectralDiscriminator(features=("radial",), weight=0.1)  # the clean estimate's power spectrum
+discriminate = lsdr.SpectralDiscriminator(features=("radial",))  # the clean estimate's power spectrum
 decompose = lsdr.SpectralDecomposition(of="eigenvalues")  # the denoising step's Jacobian
 
 with lsdr.attach(unet, decorrelate, discriminate, decompose) as penalty:  #
