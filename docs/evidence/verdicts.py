@@ -20,6 +20,7 @@ LEAST = {
     "diverged": ("lower", 0.02, 0.0),
     "feature_mean_abs_correlation": ("lower", 0.02, 0.0),
     "feature_effective_rank": ("higher", 0.02, 0.0),
+    "caption_accuracy": ("higher", 0.02, 0.0),
 }
 STABLE = ("sensitivity", "lyapunov")
 TRAINING = ("largest_stable_lr", "gradient_spikes", "diverged")

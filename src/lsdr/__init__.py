@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lsdr.diffusion.edm import EDMDenoiser as EDMDenoiser
     from lsdr.diffusion.euler import euler as euler
     from lsdr.diffusion.flow import FlowDenoiser as FlowDenoiser
+    from lsdr.diffusion.guidance import GuidedDenoiser as GuidedDenoiser
     from lsdr.diffusion.heun import heun as heun
     from lsdr.diffusion.inspect_operator import inspect_operator as inspect_operator
     from lsdr.fourier.grid_artifacts import grid_artifacts as grid_artifacts
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from lsdr.linalg.tracking import Tracker as Tracker
     from lsdr.moments import Moments as Moments
     from lsdr.monitor.monitor import Monitor as Monitor
+    from lsdr.monitor.overtraining import Overtraining as Overtraining
+    from lsdr.probes.adapters import AdapterProbe as AdapterProbe
     from lsdr.probes.attention import AttentionProbe as AttentionProbe
     from lsdr.probes.denoising_step import discrete_time_scale as discrete_time_scale
     from lsdr.probes.denoising_step import step_gain as step_gain
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from lsdr.probes.weights import WeightProbe as WeightProbe
     from lsdr.probes.weights import weight_spectrum as weight_spectrum
     from lsdr.regularizers.activation_standardization import ActivationStandardization as ActivationStandardization
+    from lsdr.regularizers.adapter_normalization import AdapterNormalization as AdapterNormalization
     from lsdr.regularizers.attach import attach as attach
     from lsdr.regularizers.layer_spectra import LayerSpectra as LayerSpectra
     from lsdr.regularizers.learned_spectral_discriminator import (
@@ -79,6 +83,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ActivationStandardization": "lsdr.regularizers.activation_standardization",
+    "AdapterNormalization": "lsdr.regularizers.adapter_normalization",
+    "AdapterProbe": "lsdr.probes.adapters",
     "AmplitudePhase": "lsdr.regularizers.spectral_features",
     "AttentionProbe": "lsdr.probes.attention",
     "BlockDCT": "lsdr.regularizers.spectral_features",
@@ -87,10 +93,12 @@ _HOMES = {
     "FeatureProbe": "lsdr.probes.features",
     "FlowDenoiser": "lsdr.diffusion.flow",
     "GradientProbe": "lsdr.probes.gradients",
+    "GuidedDenoiser": "lsdr.diffusion.guidance",
     "LayerSpectra": "lsdr.regularizers.layer_spectra",
     "LearnedSpectralDiscriminator": "lsdr.regularizers.learned_spectral_discriminator",
     "Moments": "lsdr.moments",
     "Monitor": "lsdr.monitor.monitor",
+    "Overtraining": "lsdr.monitor.overtraining",
     "RadialSpectrum": "lsdr.regularizers.spectral_features",
     "SpectralDecomposition": "lsdr.regularizers.spectral_decomposition",
     "SpectralDecorrelation": "lsdr.regularizers.spectral_decorrelation",

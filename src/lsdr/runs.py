@@ -86,7 +86,7 @@ def record_status(directory: Path, status: str, message: str) -> None:
 
     Args:
         directory: The run's folder.
-        status: "running", "finished", "diverged", "crashed" or "interrupted".
+        status: "running", "finished", "diverged", "crashed", "interrupted", "out_of_memory" or "disk_full".
         message: Why, in words; empty where there is nothing to say.
     """
     path = directory / "status.json"

@@ -12,7 +12,7 @@ PYTHON = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "be
 TEXTS = [
     *PYTHON,
     *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted((ROOT / "examples").glob("*")),
+    *sorted((ROOT / "examples").glob("*.py")),
     *[ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml", ".ci/run")],
 ]
 

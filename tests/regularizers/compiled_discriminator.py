@@ -1,4 +1,7 @@
-"""Gradients of `SpectralDiscriminator` with a compiled model, against the same uncompiled: run as a process."""
+"""Gradients of a discriminator with a compiled model, against the same uncompiled: run as a process.
+
+Arguments: "learned" for `LearnedSpectralDiscriminator`; none for `SpectralDiscriminator`.
+"""
 
 import copy
 import sys
@@ -17,12 +20,13 @@ class Block(nn.Module):
         return self.outer(torch.tanh(self.inner(x))) * (1 + sigma.view(-1, 1, 1, 1))
 
 
-def main():
+def main(learned):
     sys.path.insert(0, str(Path(__file__).parent))
     import discriminated
 
     from lsdr.regularizers.attach import attach
     from lsdr.regularizers.layer_spectra import LayerSpectra
+    from lsdr.regularizers.learned_spectral_discriminator import LearnedSpectralDiscriminator
     from lsdr.regularizers.spectral_discriminator import SpectralDiscriminator
 
     torch.set_num_threads(1)
@@ -32,6 +36,8 @@ def main():
     clean = discriminated.smooth(32, 3, 8, 8, dtype=torch.float32)
     sigma = torch.full((32,), 0.3)
     regularizer = SpectralDiscriminator(features=("radial", "focal", LayerSpectra("inner")), weight=1.0)
+    if learned:
+        regularizer = LearnedSpectralDiscriminator(weight=1.0, hidden=8, learn=32)
     found = []
     for model in (plain, compiled):
         with attach(model, regularizer) as penalty:
@@ -55,4 +61,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] == ["learned"])

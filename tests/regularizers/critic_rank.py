@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lsdr.regularizers.attach import attach
 from lsdr.regularizers.learned_spectral_discriminator import LearnedSpectralDiscriminator
 
-SHARD = [12, 7]
+SHARDS = {1: [19], 2: [12, 7], 4: [7, 2, 6, 4]}
 STEPS = 5
 
 
@@ -37,7 +37,7 @@ def train(model, penalty, steps, cut, world=1, chunks=1):
     values = []
     for step in steps:
         model.zero_grad()
-        pieces = [part.tensor_split(chunks) for part in map(cut, data(step, sum(SHARD)))]
+        pieces = [part.tensor_split(chunks) for part in map(cut, data(step, sum(SHARDS[1])))]
         if chunks > 1:
             with penalty.observe():
                 for noisy in pieces[1]:
@@ -49,7 +49,7 @@ def train(model, penalty, steps, cut, world=1, chunks=1):
                 denoised = model(noisy)
                 part = penalty(denoised=denoised, clean=clean, sigma=sigma)
                 # And a task's loss, so that there is a gradient from the first step on.
-                (part + 1e-3 * world / sum(SHARD) * denoised.square().sum()).backward()
+                (part + 1e-3 * world / sum(SHARDS[1]) * denoised.square().sum()).backward()
             total = total + part.detach()
         values.append(total)
     gradients = {name.removeprefix("module."): p.grad.clone() for name, p in model.named_parameters()}
@@ -59,7 +59,7 @@ def train(model, penalty, steps, cut, world=1, chunks=1):
 def main(rank, world, rendezvous, out):
     torch.set_num_threads(1)
     model = build()
-    first = sum(SHARD[:rank])
+    mine = slice(sum(SHARDS[world][:rank]), sum(SHARDS[world][: rank + 1]))
     if world > 1:
         distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
         model = DistributedDataParallel(model)
@@ -68,7 +68,7 @@ def main(rank, world, rendezvous, out):
         with attach(model, LearnedSpectralDiscriminator(weight=1.0, hidden=8, lr=0.01, learn=40)) as penalty:
 
             def cut(batch):
-                return batch[first : first + SHARD[rank]] if world > 1 else batch
+                return batch[mine]
 
             found = train(model, penalty, range(STEPS), cut, world, chunks)
             found |= {key.split("/", 1)[1]: value for key, value in penalty.state_dict().items()}

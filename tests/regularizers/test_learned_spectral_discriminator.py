@@ -252,8 +252,9 @@ def test_the_critics_step_before_the_backward_pass_does_not_break_it():
     assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters())
 
 
-def test_ranks_and_micro_batches_agree_with_one_process(tmp_path):
-    calls = [(0, 2), (1, 2), (0, 1)]
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_and_micro_batches_agree_with_one_process(world, tmp_path):
+    calls = [*((rank, world) for rank in range(world)), (0, 1)]
     outs = [tmp_path / f"{number}.pt" for number in range(len(calls))]
     processes = []
     for (rank, size), out in zip(calls, outs, strict=True):

@@ -100,8 +100,9 @@ def test_only_amplitudes_are_corrected_by_their_formula(amplitude, phase, noise)
     with learnt(MODEL, regularizer, data) as penalty:
         found = value(penalty, denoised, clean, sigma)
         (term,) = penalty._terms.values()
-        target = term._noise.target(clean, sigma)
-        gate = float(term._noise.gate(sigma)[0])
+        (known,) = term._sizes.values()
+        target = known.noise.target(clean, sigma)
+        gate = float(known.noise.gate(sigma)[0])
     estimate, right, low = (torch.fft.fft2(images, norm="ortho") for images in (denoised, clean, target))
     wanted = low.abs()
     if noise == "bracket":
@@ -117,9 +118,10 @@ def test_half_the_mean_squared_distance_of_pairs_is_the_spread(feature):
     regularizer = SpectralDiscriminator(features=(feature,), weight=1.0, noise="none", learn=20)
     with learnt(MODEL, regularizer, data) as penalty:
         (term,) = penalty._terms.values()
-        (spread,) = term._spreads.values()
+        (known,) = term._sizes.values()
+        (spread,) = known.spreads.values()
         (settings,) = term._features.values()
-        seen = settings.coordinates(data, term._noise.rings(data)).values
+        seen = settings.coordinates(data, known.noise.rings(data)).values
         factors = torch.tensor([component.factor for component in settings.components], dtype=torch.float64)
         pairs = (seen[:, None] - seen[None]).square() @ factors
         torch.testing.assert_close(spread.variance(data), pairs.sum((0, 1)) / (2 * 20 * 19), rtol=1e-9, atol=1e-12)
@@ -192,7 +194,8 @@ def test_invariants(seed, sigma, mix):
     with learnt(MODEL, SpectralDiscriminator(weight=1.0, noise="bracket"), smooth(32, 2, 8, 8)) as penalty:
         (term,) = penalty._terms.values()
         level = torch.full((6,), sigma, dtype=torch.float64)
-        target = term._noise.target(clean, level)
+        (known,) = term._sizes.values()
+        target = known.noise.target(clean, level)
         pull = value(penalty, denoised, clean, level)
         assert pull >= 0
         assert value(penalty, target, clean, level) < 1e-20
@@ -373,12 +376,26 @@ def test_missing_sigma_is_named_where_it_is_needed():
         penalty(denoised=grown(data), clean=data)
 
 
-def test_images_of_another_size_are_refused():
-    clean, other = smooth(20, 1, 8, 8), smooth(20, 1, 8, 9)
-    for noise in ("wiener", "snr"):
-        regularizer = SpectralDiscriminator(noise=noise)
-        with learnt(MODEL, regularizer, clean) as penalty, pytest.raises(ValueError, match="one size"):
-            penalty(denoised=grown(other), clean=other, sigma=torch.tensor(0.1))
+@pytest.mark.parametrize("noise", ["wiener", "snr", "none"])
+@pytest.mark.parametrize("feature", ["radial", "amplitude_phase", "dct", "wavelet"])
+def test_images_of_every_size_are_learnt_apart(feature, noise):
+    """Aspect-ratio buckets: batches of several sizes in turn give what each size gives alone."""
+    regularizer = SpectralDiscriminator(features=(feature,), noise=noise)
+    sizes = [smooth(20, 1, 8, 8), smooth(20, 1, 8, 12, seed=1)]
+    apart = []
+    for clean in sizes:
+        with learnt(MODEL, regularizer, clean) as penalty:
+            apart.append(penalty(denoised=grown(3 * clean), clean=clean, sigma=torch.tensor(0.1)))
+    with attach(MODEL, regularizer) as penalty:
+        for clean in sizes + sizes:
+            penalty(denoised=clean.clone().requires_grad_(), clean=clean, sigma=clean.new_tensor(0.1))
+        state = penalty.state_dict()
+        mixed = [penalty(denoised=grown(3 * clean), clean=clean, sigma=torch.tensor(0.1)) for clean in sizes]
+    assert 0 < apart[0] != apart[1] > 0
+    assert mixed == apart
+    with attach(MODEL, regularizer) as penalty:
+        penalty.load_state_dict(state)
+        assert [penalty(denoised=grown(3 * each), clean=each, sigma=torch.tensor(0.1)) for each in sizes] == apart
 
 
 @pytest.mark.parametrize(

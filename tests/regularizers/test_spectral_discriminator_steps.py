@@ -125,8 +125,8 @@ def test_a_step_that_did_not_end_is_forgotten():
         with penalty.observe():
             model(clean[:4], torch.zeros(4))
         penalty(denoised=model(clean[:4], torch.zeros(4)), clean=clean[:4], sigma=torch.tensor(0.1))
-        assert penalty.state_dict()["SpectralDiscriminator/noise/seen"] == 4
-        assert penalty.state_dict()["SpectralDiscriminator/noise/count"] == 4
+        assert penalty.state_dict()["SpectralDiscriminator/2x7x8/noise/seen"] == 4
+        assert penalty.state_dict()["SpectralDiscriminator/2x7x8/noise/count"] == 4
 
 
 def test_another_number_of_examples_than_observed_is_an_error():

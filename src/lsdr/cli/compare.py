@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from lsdr import runs
-from lsdr.cli.train import print_left_out
+from lsdr.cli.run_folder import print_left_out
 from lsdr.diffusion.config import DiffusionConfig
 from lsdr.experiments.methods import Method, resolve
 from lsdr.training.config import TrainingConfig

@@ -13,12 +13,14 @@ from lsdr.cli.demo import Demo
 from lsdr.cli.inspect import Inspect
 from lsdr.cli.report import Report
 from lsdr.cli.train import TrainDiffusion
+from lsdr.cli.train_stable_diffusion import TrainStableDiffusion
 
-Command = Inspect | TrainDiffusion | CompareDiffusion | Report | Demo
+Command = Inspect | TrainDiffusion | TrainStableDiffusion | CompareDiffusion | Report | Demo
 
 COMMANDS: dict[str, type[Command]] = {
     "inspect": Inspect,
     "train diffusion": TrainDiffusion,
+    "train stable-diffusion": TrainStableDiffusion,
     "compare diffusion": CompareDiffusion,
     "report": Report,
     "demo": Demo,
@@ -33,6 +35,7 @@ Examples
   lsdr inspect model.safetensors
   lsdr demo
   lsdr train diffusion --data photos/ --size 32 --method decorrelation --out runs/mine
+  lsdr train stable-diffusion --model sd15/ --data photos/ --method spectral_normalization --out runs/lora
   lsdr compare diffusion --data patches --methods baseline,decorrelation --seeds 5 --out runs/patches
   lsdr report runs/patches
 
@@ -87,7 +90,7 @@ def help_text() -> str:
     """The help of `lsdr` alone."""
     lines = ["Commands"]
     for name, command in COMMANDS.items():
-        lines.append(f"  {name:<20}{(command.__doc__ or '').splitlines()[0]}")
+        lines.append(f"  {name:<24}{(command.__doc__ or '').splitlines()[0]}")
     return _HELP.format(commands="\n".join(lines))
 
 

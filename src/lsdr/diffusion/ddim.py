@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from lsdr.diffusion.denoiser import Conditioning
 from lsdr.diffusion.sigmas import begin
 
 
@@ -12,7 +13,7 @@ def ddim(
     denoiser: Callable[..., Tensor],
     noise: Float[Tensor, "b *dims"],
     sigmas: Float[Tensor, " levels"],
-    conditioning: Int[Tensor, "..."] | None = None,
+    conditioning: Conditioning = None,
 ) -> Float[Tensor, "b *dims"]:
     r"""Sample by DDIM steps with eta = 0; first order, one network call a step.
 
@@ -33,7 +34,7 @@ def ddim(
         noise: Unit normal; it is scaled by sigmas[0].
         sigmas: Strictly descending noise levels, ending at 0 (else the state at the last level is returned, in the
             variance-exploding frame).
-        conditioning: Class labels, one per example, or None.
+        conditioning: What the denoiser is given, one entry per example: labels, a mapping, or None.
 
     Returns:
         Clean images, shaped like noise, float32 or better.

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lsdr.diffusion.call_model import call_model
-from lsdr.diffusion.denoiser import per_example, prepare
+from lsdr.diffusion.denoiser import Conditioning, per_example, prepare
 
 _PREDICTIONS = {"epsilon": "epsilon", "v": "v", "v_prediction": "v", "sample": "sample"}
 _SMALLEST_ALPHA = 2.0**-24
@@ -118,14 +118,14 @@ class DDPMDenoiser:
         return float(self.sigmas[-1])
 
     def __call__(
-        self, x: Float[Tensor, "b *dims"], sigma: Float[Tensor, "..."], conditioning: Int[Tensor, "..."] | None = None
+        self, x: Float[Tensor, "b *dims"], sigma: Float[Tensor, "..."], conditioning: Conditioning = None
     ) -> Float[Tensor, "b *dims"]:
         """Estimate the clean images in x = clean + sigma * noise.
 
         Args:
             x: Noisy images.
             sigma: Noise level, 0-d or one per example.
-            conditioning: Class labels, one per example, or None.
+            conditioning: Class labels, one per example; what the network takes by keyword (see `call_model`); or None.
 
         Returns:
             The estimate, shaped like x, float32 or better.

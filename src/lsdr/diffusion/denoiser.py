@@ -1,10 +1,15 @@
 """What a denoiser is, and the two lines that every denoiser begins with."""
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+Conditioning: TypeAlias = Int[Tensor, "..."] | Mapping[str, Any] | None
+"""Class labels, one per example; or what the network is given by keyword, tensors with one entry per example (see
+`lsdr.diffusion.call_model`); or nothing."""
 
 
 @runtime_checkable
@@ -32,7 +37,7 @@ class Denoiser(Protocol):
         self,
         x: Float[Tensor, "b *dims"],
         sigma: Float[Tensor, "..."],
-        conditioning: Int[Tensor, "..."] | None = None,
+        conditioning: Conditioning = None,
     ) -> Float[Tensor, "b *dims"]:
         """Estimate the clean images."""
 

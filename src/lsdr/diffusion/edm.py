@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lsdr.diffusion.call_model import call_model
-from lsdr.diffusion.denoiser import open_interval, per_example, prepare
+from lsdr.diffusion.denoiser import Conditioning, open_interval, per_example, prepare
 
 _P_MEAN, _P_STD = -1.2, 1.2  # Table 1, "Noise distribution"
 
@@ -53,14 +53,14 @@ class EDMDenoiser:
             raise ValueError(f"expected 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
 
     def __call__(
-        self, x: Float[Tensor, "b *dims"], sigma: Float[Tensor, "..."], conditioning: Int[Tensor, "..."] | None = None
+        self, x: Float[Tensor, "b *dims"], sigma: Float[Tensor, "..."], conditioning: Conditioning = None
     ) -> Float[Tensor, "b *dims"]:
         """Estimate the clean images in x = clean + sigma * noise.
 
         Args:
             x: Noisy images.
             sigma: Noise level, 0-d or one per example.
-            conditioning: Class labels, one per example, or None.
+            conditioning: Class labels, one per example; what the network takes by keyword (see `call_model`); or None.
 
         Returns:
             The estimate, shaped like x, float32 or better.

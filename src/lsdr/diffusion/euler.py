@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from itertools import pairwise
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from lsdr.diffusion.denoiser import Conditioning
 from lsdr.diffusion.sigmas import begin
 
 
@@ -13,7 +14,7 @@ def euler(
     denoiser: Callable[..., Tensor],
     noise: Float[Tensor, "b *dims"],
     sigmas: Float[Tensor, " levels"],
-    conditioning: Int[Tensor, "..."] | None = None,
+    conditioning: Conditioning = None,
 ) -> Float[Tensor, "b *dims"]:
     r"""Sample by Euler steps of dx/dsigma = (x - D(x, sigma)) / sigma; first order, one network call a step.
 
@@ -29,7 +30,7 @@ def euler(
         denoiser: D(x, sigma, conditioning), any callable.
         noise: Unit normal; it is scaled by sigmas[0].
         sigmas: Strictly descending noise levels, ending at 0 (else the state at the last level is returned).
-        conditioning: Class labels, one per example, or None.
+        conditioning: What the denoiser is given, one entry per example: labels, a mapping, or None.
 
     Returns:
         Clean images, shaped like noise, float32 or better.

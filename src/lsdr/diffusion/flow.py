@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lsdr.diffusion.call_model import call_model
-from lsdr.diffusion.denoiser import open_interval, per_example, prepare
+from lsdr.diffusion.denoiser import Conditioning, open_interval, per_example, prepare
 
 _LAST = 1 - 1e-4  # the largest t: at t = 1 sigma is infinite
 
@@ -39,14 +39,14 @@ class FlowDenoiser:
     sigma_max: ClassVar[float] = _LAST / (1 - _LAST)
 
     def __call__(
-        self, x: Float[Tensor, "b *dims"], sigma: Float[Tensor, "..."], conditioning: Int[Tensor, "..."] | None = None
+        self, x: Float[Tensor, "b *dims"], sigma: Float[Tensor, "..."], conditioning: Conditioning = None
     ) -> Float[Tensor, "b *dims"]:
         """Estimate the clean images in x = clean + sigma * noise.
 
         Args:
             x: Noisy images.
             sigma: Noise level, 0-d or one per example.
-            conditioning: Class labels, one per example, or None.
+            conditioning: Class labels, one per example; what the network takes by keyword (see `call_model`); or None.
 
         Returns:
             The estimate, shaped like x, float32 or better.

@@ -1,17 +1,14 @@
 """One diffusion run, from options to measures, in one folder."""
 
-import contextlib
 import copy
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file
 
 from lsdr import runs
@@ -23,7 +20,8 @@ from lsdr.diffusion.task import DiffusionTask
 from lsdr.regularizers.regularizer import Regularizer
 from lsdr.training.loop import Outcome, train
 from lsdr.training.order import stream_seed
-from lsdr.training.stepper import Gradient, build_accelerator
+from lsdr.training.progress import training_bar
+from lsdr.training.stepper import build_accelerator
 
 
 def run(
@@ -60,7 +58,7 @@ def run(
         task = build_task(config, data, accelerator.device)
         # Training wraps and hooks its model; what is measured afterwards is a model as it was built.
         untouched = replace(task, model=copy.deepcopy(task.model))
-        with _progress(config, accelerator, show=show_progress) as on_step:
+        with training_bar(config.training.steps, show=show_progress and accelerator.is_main_process) as on_step:
             outcome = train(
                 task,
                 config.training,
@@ -71,7 +69,7 @@ def run(
                 on_step=on_step,
             )
         if accelerator.is_main_process:
-            if outcome.status != "interrupted":
+            if outcome.over:
                 _conclude(config, regularizers, directory, untouched, data, outcome)
             (directory / "crash.txt").unlink(missing_ok=True)  # of an earlier try
             runs.record_status(directory, outcome.status, outcome.message)
@@ -126,30 +124,3 @@ def _publish(snapshot: Path, directory: Path, task: DiffusionTask) -> None:
     save: Any = getattr(averaged, "save_pretrained", None)
     if save is not None:
         save(directory / "diffusers")
-
-
-@contextlib.contextmanager
-def _progress(
-    config: DiffusionConfig, accelerator: Accelerator, *, show: bool
-) -> Iterator[Callable[[int, Gradient], None] | None]:
-    if not (show and accelerator.is_main_process):
-        yield None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        bar = progress.add_task("training", total=config.training.steps, detail="")
-        smooth: list[float] = []
-
-        def on_step(step: int, gradient: Gradient) -> None:
-            smooth[:] = [gradient.loss if not smooth else 0.95 * smooth[0] + 0.05 * gradient.loss]
-            speed = progress.tasks[bar].speed
-            rate = f", {speed:.1f} steps/s" if speed else ""
-            progress.update(bar, completed=step, detail=f"loss {smooth[0]:.4f}{rate}")
-
-        yield on_step

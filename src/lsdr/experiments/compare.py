@@ -244,6 +244,8 @@ def _settle(run: Run, ending: str) -> tuple[str, str]:
     status = read_status(run.directory)
     if status["status"] == "interrupted" and ending == "exit code 0":
         return "interrupted", "the process was asked to stop; the same command goes on from here"
+    if status["status"] in ("out_of_memory", "disk_full"):  # no result yet, and its message says what to do
+        return status["status"], status["message"]
     if status["status"] not in OVER:
         record_status(run.directory, "crashed", f"the process ended without a result ({ending})")
         status = read_status(run.directory)

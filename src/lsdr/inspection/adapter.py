@@ -35,13 +35,13 @@ class MeasureAdapter:
     Args:
         checkpoint: The adapters' file, for the type they are stored in.
         base: The base checkpoint, if there is one.
-        matched: Target to stored name of the base's entry.
+        matched: Target to the stored names of the base's entries that make up its weight.
         precision: Of Gram matrices.
     """
 
     checkpoint: Checkpoint
     base: Checkpoint | None
-    matched: dict[str, str]
+    matched: dict[str, tuple[str, ...]]
     precision: Precision
 
     def __call__(self, item: tuple[str, Adapter]) -> dict[str, Any]:
@@ -73,7 +73,9 @@ class MeasureAdapter:
         }
         found: dict[str, Any] = {}
         if self.base is not None and target in self.matched:
-            found = self._against(self.base.load(self.matched[target]), operator, spectrum, about)
+            parts = [self.base.load(name) for name in self.matched[target]]
+            stored = parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts])
+            found = self._against(stored, operator, spectrum, about)
         whole = len(spectrum.values) > 1 or min(operator.shape) == 1
         used = Spectrum.of(spectrum.values[: adapter.rank or None])
         return {
@@ -125,7 +127,7 @@ class MeasureAdapter:
 
 def choose(
     adapters: dict[str, Adapter], base: Checkpoint | None, layers: str
-) -> tuple[list[tuple[str, Adapter]], dict[str, str], list[str]]:
+) -> tuple[list[tuple[str, Adapter]], dict[str, tuple[str, ...]], list[str]]:
     """The adapters to measure, the base's entries that they are for, and what to say of those without one."""
     chosen = [(target, adapter) for target, adapter in adapters.items() if fnmatchcase(target, layers)]
     matched = match_base([target for target, _ in chosen], base.entries) if base is not None else {}

@@ -9,12 +9,10 @@ from torch import Tensor
 
 from lsdr.inspection.entries import read_entries
 from lsdr.inspection.statistics import Precision, ranks
-from lsdr.linalg.singular_values import short_side_vectors, singular_values
+from lsdr.linalg.directions import INTRUDER_COSINE, TOP, Directions, above_rounding, left_vectors
+from lsdr.linalg.singular_values import singular_values
 from lsdr.spectrum import Spectrum
 
-TOP = 10
-INTRUDER_COSINE = 0.5
-NEW_GAIN = 0.5
 _PART = 1 << 22  # entries widened at once
 
 
@@ -63,32 +61,22 @@ def delta(
         return {**found, "note": "the base or the weight is zero: it has no directions to compare"}, None
     spectrum, vectors = left_vectors(weight)
     _, base_vectors = left_vectors(base)
-    top = min(TOP, _above_rounding(spectrum), base_vectors.shape[1])
+    top = min(TOP, above_rounding(spectrum.values), base_vectors.shape[1])
     cosines = (vectors[:, :top].mT @ base_vectors).abs().clamp_max(1)
     nearest = cosines.amax(1)
     between = torch.linalg.svdvals(vectors[:, :top].mT @ base_vectors[:, :top]).clamp_max(1)
-    intruders = nearest < INTRUDER_COSINE
     gains = (base.mT @ vectors[:, :top].to(base.dtype)).norm(dim=0).cpu() / spectrum.values[:top]
+    directions = Directions(nearest, gains)
     found |= {
         "top": top,
         "principal_angles": [float(cosine) for cosine in between],
-        "intruder_dimensions": int(intruders.sum()),
-        "new_directions": int((intruders & (gains < NEW_GAIN)).sum()),
+        "intruder_dimensions": directions.intruders(),
+        "new_directions": directions.new(),
         "intruder_cosine": INTRUDER_COSINE,
         "top_cosines": [float(cosine) for cosine in nearest],
         "top_gains": [float(gain) for gain in gains],
     }
     return found, spectrum
-
-
-def left_vectors(matrix: Float[Tensor, "m n"]) -> tuple[Spectrum, Float[Tensor, "m k"]]:
-    """Singular values and left singular vectors of a matrix, as columns; those that rounding decides are left out."""
-    spectrum, short = short_side_vectors(matrix)
-    if matrix.shape[0] <= matrix.shape[1]:
-        return spectrum, short
-    # The short side is the right one: u = A v / |A v|, where A v is more than rounding.
-    left = matrix.double() @ short[:, : _above_rounding(spectrum)]
-    return spectrum, left / left.norm(dim=0).clamp_min(torch.finfo(left.dtype).tiny)
 
 
 def average_distance(online: Tensor, average: Tensor) -> dict[str, Any]:
@@ -115,8 +103,3 @@ def average_distance(online: Tensor, average: Tensor) -> dict[str, Any]:
 
 def _wide(weight: Tensor) -> Tensor:
     return weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
-
-
-def _above_rounding(spectrum: Spectrum) -> int:
-    """How many values are above a ten-thousandth of the largest, where vectors mean something."""
-    return max(int((spectrum.values > 1e-4 * spectrum.values[0]).sum()), 1)

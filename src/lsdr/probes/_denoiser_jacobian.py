@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lsdr.layers.capture import unreported
 from lsdr.linalg.full_precision import full_precision
 from lsdr.linalg.jacobian import Estimator, Jacobian
+from lsdr.probes.conditioning import Given, check_conditioning, tensors_of, with_tensors
 from lsdr.probes.denoising_step import Frame, check_levels, frame_factor
 from lsdr.probes.evaluating import evaluating
 
@@ -32,7 +33,7 @@ def denoiser_jacobian(
     denoiser: Denoise,
     noisy: Tensor,
     sigma: Levels,
-    conditioning: Tensor | None,
+    conditioning: Given,
     *,
     estimator: Estimator,
     batch: int,
@@ -52,15 +53,11 @@ def denoiser_jacobian(
         raise ValueError(f"noisy holds {bad} values that are nan or infinite; mend the images first")
     given = [levels(sigma, noisy, "sigma")]
     check_levels(given[0].cpu())
-    if conditioning is not None:
-        if conditioning.ndim < 1 or len(conditioning) != len(noisy):
-            raise ValueError(
-                f"conditioning has shape {tuple(conditioning.shape)} for {len(noisy)} images; pass one entry per image"
-            )
-        given.append(conditioning.to(noisy.device))
+    check_conditioning(conditioning, len(noisy))
+    given += [each.to(noisy.device) for each in tensors_of(conditioning)]
 
-    def function(rows: Tensor, sigma: Tensor, conditioning: Tensor | None = None) -> Tensor:
-        return denoiser(rows, sigma, conditioning)
+    def function(rows: Tensor, sigma: Tensor, *tensors: Tensor) -> Tensor:
+        return denoiser(rows, sigma, with_tensors(conditioning, list(tensors)))
 
     return Jacobian(function, noisy, given=given, estimator=estimator, batch=batch, precision=_coarsest(denoiser))
 

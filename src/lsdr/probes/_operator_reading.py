@@ -21,6 +21,7 @@ from lsdr.probes._denoiser_jacobian import (
     measuring,
     step_of,
 )
+from lsdr.probes.conditioning import Given
 from lsdr.probes.denoising_step import Frame
 from lsdr.spectrum import Spectrum
 
@@ -47,7 +48,7 @@ def read_operator(
     k: int,
     of: Of,
     *,
-    conditioning: Tensor | None,
+    conditioning: Given,
     frame: Frame = "exploding",
     end: End = "largest",
     estimator: Estimator = "auto",

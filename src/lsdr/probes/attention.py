@@ -20,6 +20,8 @@ _PROJECTIONS = (
     ("to_q", "to_k"), ("q_proj", "k_proj"), ("query", "key"), ("q_lin", "k_lin"), ("query_proj", "key_proj"),
     ("wq", "wk"), ("q", "k"),
 )  # fmt: skip
+# Of joint attention (SD3, Flux) those of the text, which is attended to and attends together with the image.
+_ADDED = (("norm_added_q", "norm_added_k"), ("add_q_proj", "add_k_proj"))
 _NORMS = (("norm_q", "norm_k"), ("q_norm", "k_norm"), ("q_layernorm", "k_layernorm"), ("query_norm", "key_norm"))
 # Those that put out queries, keys and values one after the other, in thirds.
 _FUSED = ("to_qkv", "qkv", "c_attn", "Wqkv")
@@ -46,7 +48,9 @@ class AttentionProbe:
     padding masks of other layers and rotary embeddings are not seen: with these the logits are those at distance zero.
 
     Understood are `nn.MultiheadAttention`, attention layers of diffusers and transformers with one projection for
-    queries and one for keys, and those that put out queries, keys and values one after the other.
+    queries and one for keys, those that put out queries, keys and values one after the other, and joint attention of
+    two streams (image and text of SD3 and Flux), whose queries and keys are taken together. Adapters (LoRA) on the
+    projections are in what these put out.
 
     Args:
         layers: Glob, several globs, regular expression or predicate (see `select_layers`); of what matches, the
@@ -147,6 +151,7 @@ class _Watch:
         self._largest: Tensor | None = None
         self._squares: Tensor | None = None
         self._waiting: dict[str, Tensor] = {}
+        self._roles = (_parts(module) or {}).keys()
 
     def take(self, role: str, output: Tensor) -> None:
         """Queries, keys or both arrived from a projection or its norm."""
@@ -157,17 +162,27 @@ class _Watch:
                 self._add(_heads(query, heads), _heads(key, query.shape[-1] // heads, width=True))
                 return
             self._waiting[role] = output.detach()
-            if len(self._waiting) == 2:
-                query, key = self._waiting.pop("query"), self._waiting.pop("key")
-                if query.ndim == 4:  # after a norm of each head
-                    heads = _head_count(self.module)
-                    first = query.shape[1] == heads and type(self.module).__module__.startswith("diffusers")
-                    if first or query.shape[2] != heads:
-                        query, key = query.transpose(1, 2), key.transpose(1, 2)
-                    self._add(query, key)
-                else:
-                    heads = _head_count(self.module)
-                    self._add(_heads(query, heads), _heads(key, query.shape[-1] // heads, width=True))
+            if self._waiting.keys() == self._roles:
+                waiting, self._waiting = self._waiting, {}
+                query, key = self._divided(waiting["query"], waiting["key"])
+                if "added_query" in waiting:
+                    added = self._divided(waiting["added_query"], waiting["added_key"])
+                    query, key = torch.cat([query, added[0]], 1), torch.cat([key, added[1]], 1)
+                self._add(query, key)
+
+    def _divided(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys of shape (batch, tokens, heads, width)."""
+        heads = _head_count(self.module)
+        if query.ndim < 4:
+            return _heads(query, heads), _heads(key, query.shape[-1] // heads, width=True)
+        # After a norm of each head, which may come before or after the tokens.
+        kind = type(self.module)
+        first = query.shape[1] == heads and kind.__module__.startswith("diffusers")
+        if query.shape[1] == query.shape[2] == heads:  # of diffusers' layers only `Attention` has heads first
+            first = first and kind.__name__ == "Attention"
+        if first or query.shape[2] != heads:
+            return query.transpose(1, 2), key.transpose(1, 2)
+        return query, key
 
     def take_call(self, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
         """`nn.MultiheadAttention` was called: project its inputs as it does."""
@@ -255,12 +270,18 @@ def _children(module: nn.Module) -> dict[str, nn.Module] | None:
     # Norms see what the projections put out, and what they put out is what attention takes.
     norms = _pair(module, _NORMS)
     if norms is not None:
-        return norms
+        return norms | _added(module)
     for leaf in _FUSED:
         child = getattr(module, leaf, None)
         if isinstance(child, nn.Module) and not getattr(module, "is_cross_attention", False):
             return {"fused": child}
-    return _pair(module, _PROJECTIONS)
+    found = _pair(module, _PROJECTIONS)
+    return None if found is None else found | _added(module)
+
+
+def _added(module: nn.Module) -> dict[str, nn.Module]:
+    """What puts out the second stream's queries and keys; empty if there is none that queries."""
+    return {f"added_{role}": child for role, child in (_pair(module, _ADDED) or {}).items()}
 
 
 def _pair(module: nn.Module, names: tuple[tuple[str, str], ...]) -> dict[str, nn.Module] | None:

@@ -23,6 +23,7 @@ from lsdr.probes._denoiser_jacobian import (
     step_of,
 )
 from lsdr.probes._operator_reading import End, of_step, read_operator
+from lsdr.probes.conditioning import Given
 from lsdr.probes.denoising_step import Frame
 from lsdr.spectrum import Spectrum
 
@@ -35,7 +36,7 @@ def operator_spectrum(
     k: int = 8,
     of: Of = "eigenvalues",
     *,
-    conditioning: Tensor | None = None,
+    conditioning: Given = None,
     frame: Frame = "exploding",
     end: End = "largest",
     estimator: Estimator = "auto",
@@ -80,7 +81,7 @@ def operator_spectrum(
             the step to 0 in the exploding frame.
         k: How many values, at most the number of values in an image.
         of: "eigenvalues" or "singular_values".
-        conditioning: What each image is conditioned on, one entry per image.
+        conditioning: What each image is conditioned on: a tensor with one entry per image, or a mapping of such.
         frame: In which frame the step is taken; see `frame_factor`. It does not matter without sigma_next.
         end: "largest" or "smallest".
         estimator: How products J v are had: "forward_mode", "finite_difference", or "auto" for the first if it works.
@@ -132,7 +133,7 @@ def operator_density(
     sigma_next: Levels | None = None,
     of: Of = "eigenvalues",
     *,
-    conditioning: Tensor | None = None,
+    conditioning: Given = None,
     frame: Frame = "exploding",
     estimator: Estimator = "auto",
     steps: int = 20,
@@ -215,7 +216,7 @@ def operator_trace(
     sigma: Levels,
     *,
     probes: int = 8,
-    conditioning: Tensor | None = None,
+    conditioning: Given = None,
     estimator: Estimator = "auto",
     batch: int = 64,
     generator: torch.Generator | None = None,
@@ -268,7 +269,7 @@ def operator_asymmetry(
     sigma: Levels,
     *,
     probes: int = 4,
-    conditioning: Tensor | None = None,
+    conditioning: Given = None,
     estimator: Estimator = "auto",
     batch: int = 64,
     generator: torch.Generator | None = None,

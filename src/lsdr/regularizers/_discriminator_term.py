@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lsdr.regularizers._look import Look, Pictures
-from lsdr.regularizers._noise_aware import NoiseAware
+from lsdr.regularizers._noise_aware import Noise
 from lsdr.regularizers._shares import Share, Shares
-from lsdr.regularizers._spread import Spread
+from lsdr.regularizers._size_statistics import SizeStatistics
 from lsdr.regularizers._step_images import StepImages, read_images
 from lsdr.regularizers.layer_spectra import LayerSpectra
 from lsdr.regularizers.spectral_features import Feature, RadialSpectrum
@@ -27,7 +27,7 @@ class DiscriminatorTerm:
         self,
         model: nn.Module,
         features: Mapping[str, Feature | LayerSpectra],
-        noise: NoiseAware,
+        noise: Noise,
         tolerance: float | None,
         weight: float,
         learn: int,
@@ -35,23 +35,16 @@ class DiscriminatorTerm:
         self.values: dict[str, Tensor] = {}
         self.shares = Shares()
         self._model, self._features, self._noise = model, dict(features), noise
-        self._tolerance, self._weight = tolerance, weight
+        self._tolerance, self._weight, self._learn = tolerance, weight, learn
         self._layers = {name: each.select(model) for name, each in features.items() if isinstance(each, LayerSpectra)}
-        self._spreads = (
-            {}
-            if tolerance is None
-            else {
-                name: Spread(each.components, learn, each.every if isinstance(each, LayerSpectra) else 1)
-                for name, each in features.items()
-            }
-        )
+        self._sizes: dict[str, SizeStatistics] = {}
         # What needs nothing known of the data needs no first images to know it from.
         floors = any(isinstance(each, RadialSpectrum) for each in features.values())
-        self._learns = tolerance is not None or noise.mode != "none" or floors
+        self._learns = tolerance is not None or noise != "none" or floors
 
     def __call__(self, **context: Any) -> Float[Tensor, ""]:
         """Give this call's share of the weighted penalty; needs `denoised`, `clean` and, unless ungated, `sigma`."""
-        step = read_images(context, _NAME, needs_sigma=self._noise.mode != "none")
+        step = read_images(context, _NAME, needs_sigma=self._noise != "none")
         share = self.shares.take(len(step.clean), step.clean.device)
         with torch.autocast(step.clean.device.type, enabled=False):
             return self._penalty(step, share, context)
@@ -68,13 +61,13 @@ class DiscriminatorTerm:
     def forget(self) -> None:
         """Let go of an unfinished step."""
         self.shares.forget()
-        for part in self._parts().values():
-            part.forget()
+        for known in self._sizes.values():
+            known.forget()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was measured on the clean images; empty before the first step."""
+        """What was measured on the clean images, keyed "<size>/<part>/<sum>"; empty before the first step."""
         return {
-            f"{name}/{key}": value for name, part in self._parts().items() for key, value in part.state_dict().items()
+            f"{size}/{key}": value for size, known in self._sizes.items() for key, value in known.state_dict().items()
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -83,53 +76,51 @@ class DiscriminatorTerm:
         Raises:
             ValueError: If it is of other features.
         """
-        parts = self._parts()
-        foreign = {key for key in state if key.rpartition("/")[0] not in parts}
-        if foreign:
-            raise ValueError(f"the state has entries {sorted(foreign)}, but attached are {list(parts)}")
-        for name, part in parts.items():
-            part.load_state_dict(
-                {key.rpartition("/")[2]: value for key, value in state.items() if key.rpartition("/")[0] == name}
-            )
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            size, _, rest = key.partition("/")
+            parts.setdefault(size, {})[rest] = value
+        sizes = {size: self._statistics() for size in parts}
+        for size, part in parts.items():
+            sizes[size].load_state_dict(part)
+        self._sizes = sizes
 
-    def _parts(self) -> dict[str, NoiseAware | Spread]:
-        """All that learns from clean images, by its name in the state."""
-        return {"noise": self._noise, **{f"spread/{name}": spread for name, spread in self._spreads.items()}}
+    def _statistics(self) -> SizeStatistics:
+        return SizeStatistics(self._features, self._noise, self._tolerance, self._learn)
 
     def _penalty(self, step: StepImages, share: Share, context: Mapping[str, Any]) -> Float[Tensor, ""]:
-        known = self._noise.ready or not self._learns
-        ready = known and all(spread.ready for spread in self._spreads.values())
+        data = self._sizes.setdefault("x".join(map(str, step.clean.shape[1:])), self._statistics())
+        known = data.noise.ready or not self._learns
+        ready = known and all(spread.ready for spread in data.spreads.values())
         learning = self._learns and torch.is_grad_enabled()
         pictures = Pictures(step.denoised, step.clean, step.clean, torch.ones_like(step.sigma))
         if ready and self._learns:
-            gate = self._noise.gate(step.sigma)
+            gate = data.noise.gate(step.sigma)
             # Where nothing of the data is left in the noise, an estimate may be anything, not a number too.
             closed = (gate == 0).view(-1, *[1] * (step.clean.ndim - 1))
             denoised = torch.where(closed, step.clean, step.denoised)
-            pictures = Pictures(denoised, step.clean, self._noise.target(step.clean, step.sigma), gate)
+            pictures = Pictures(denoised, step.clean, data.noise.target(step.clean, step.sigma), gate)
         parts: dict[str, tuple[Tensor, Tensor]] = {}
         for name, feature in self._features.items():
-            spread = self._spreads.get(name)
+            spread = data.spreads.get(name)
             # What a spread is measured in takes the data's variance: it begins a step later.
             learns = spread is not None and learning and known and spread.learning
             if not ready and not learns:
                 continue
-            look = Look(feature, self._noise.mode, self._tolerance, spread, learns=learns, ready=ready)
+            look = Look(feature, self._noise, self._tolerance, spread, learns=learns, ready=ready)
             if isinstance(feature, LayerSpectra):
                 with feature.running(self._model):
                     forward = feature.forward(step.clean, share, context)
                     see = partial(feature.coordinates, layers=self._layers[name], forward=forward)
                     found = look.apart(see, pictures.every(feature.every))
             else:
-                see = partial(feature.coordinates, rings=self._noise.rings(step.clean) if self._learns else None)
+                see = partial(feature.coordinates, rings=data.noise.rings(step.clean) if self._learns else None)
                 found = look(see, pictures)
             if found is not None:
                 parts[name] = found
         if learning:
-            self._noise.update(step.clean)
-            self._noise.merge(share)
-            for spread in self._spreads.values():
-                spread.merge(share)
+            data.noise.update(step.clean)
+            data.merge(share)
         zero = step.clean.new_zeros(())
         losses = {name: parts[name][0] if name in parts else zero for name in self._features}
         outside = [part[1] for part in parts.values()]

@@ -151,7 +151,8 @@ class NoiseAware:
         if measured != images.shape[1:]:
             raise ValueError(
                 f"the data's spectrum was measured on images of shape {tuple(measured)}, and now "
-                f"{tuple(images.shape[1:])} came: all images must have one size; attach one regularizer for each size"
+                f"{tuple(images.shape[1:])} came: all images must have one size; crop or scale them, or train without "
+                "aspect-ratio buckets"
             )
 
 

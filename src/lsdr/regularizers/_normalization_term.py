@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lsdr.layers.operators import Size, layer_operator
 from lsdr.linalg.parallel import each_layer
+from lsdr.regularizers._adapter_normalization_term import AdapterNormalizationTerm
 from lsdr.regularizers._gains import Gains
 from lsdr.regularizers._largest import SMALL, largest_of_blocks, largest_of_operator
 
@@ -32,12 +33,14 @@ class NormalizationTerm:
         soft: bool,
         learnable: bool,
         tolerance: float,
+        adapters: AdapterNormalizationTerm | None = None,
     ):
         self.values: dict[str, Tensor] = {}
         self.measured: dict[str, float] = {}
         """The norms that the last projection found, before it scaled."""
         self.gains: Gains | None = None
         self._layers = dict(layers)
+        self._adapters = adapters
         for name, module in layers.items():
             _plain_weight(name, module)
         self._bounds, self._size, self._soft, self._tolerance = dict(bounds), size, soft, tolerance
@@ -53,6 +56,9 @@ class NormalizationTerm:
 
     def __call__(self, **context: Any) -> Float[Tensor, ""]:
         """Nothing is added to the loss."""
+        if not self._layers:
+            assert self._adapters is not None
+            return self._adapters()
         return torch.zeros((), device=self._weight(next(iter(self._layers))).device)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -67,6 +73,8 @@ class NormalizationTerm:
         """
         if self.gains is not None:
             self.gains.check_optimized()
+        if self._adapters is not None:
+            self._adapters.project_()
         self._scale()
 
     @contextmanager
@@ -114,9 +122,10 @@ class NormalizationTerm:
 
     @torch.no_grad()
     def _scale(self) -> None:
-        self.measured = self._measure(list(self._layers))
+        found = self._measure(list(self._layers))
+        self.measured = found | (self._adapters.measured if self._adapters is not None else {})
         scaled: set[int] = set()
-        for name, norm in self.measured.items():
+        for name, norm in found.items():
             if id(self._weight(name)) in scaled:  # shared with a layer before: no longer what was measured
                 norm = self._measure([name])[name]
             if not (math.isfinite(norm) and norm > 0):

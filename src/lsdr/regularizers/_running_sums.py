@@ -45,7 +45,7 @@ class RunningSums:
             if known is not None and known.shape != value.shape[1:]:
                 raise ValueError(
                     f"the running mean of {name} has shape {tuple(known.shape)}, and now {tuple(value.shape[1:])} "
-                    "came: all images must have one size; attach one regularizer for each size"
+                    "came: all images must have one size; crop or scale them, or train without aspect-ratio buckets"
                 )
         finite = torch.stack(
             [value.detach().isfinite().reshape(len(value), -1).all(1) for value in values.values()]

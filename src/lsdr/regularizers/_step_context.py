@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lsdr.probes.conditioning import each_tensor
+
 
 def checked_step(
     context: Mapping[str, Any], ratio: float | int
@@ -55,14 +57,7 @@ def checked_step(
 
 def chosen_examples(tree: Any, count: int, every: slice) -> Any:
     """Some examples of a conditioning: of each tensor in it that has one entry for each of `count` examples."""
-    if isinstance(tree, Tensor):
-        return tree[every] if tree.ndim and len(tree) == count else tree
-    if isinstance(tree, Mapping):
-        return {key: chosen_examples(value, count, every) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        parts = [chosen_examples(value, count, every) for value in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)  # a named tuple stays one
-    return tree
+    return each_tensor(lambda name, each: each[every] if each.ndim and len(each) == count else each, tree)
 
 
 def _one_each(name: str, values: Any, noisy: Tensor) -> Tensor:

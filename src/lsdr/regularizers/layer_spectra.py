@@ -40,6 +40,8 @@ class LayerSpectra:
 
     Args:
         layers: Which layers (see `select_outermost`), of the encoder or of the model that the penalty is attached to.
+            A whole block of Stable Diffusion 3 or Flux returns the text's tokens first: name what sees the image's, as
+            "transformer_blocks.*.ff".
         encoder: A network that takes images: an image encoder, or the decoder of the autoencoder where images are
             latents. None: the denoiser's own network, at noise level `level`, both images under the same noise.
         level: That noise level, in the units of sigma.

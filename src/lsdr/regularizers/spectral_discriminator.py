@@ -11,7 +11,7 @@ from torch import nn
 
 from lsdr.layers.capture import capture
 from lsdr.regularizers._discriminator_term import DiscriminatorTerm
-from lsdr.regularizers._noise_aware import Noise, NoiseAware
+from lsdr.regularizers._noise_aware import Noise
 from lsdr.regularizers._running_sums import ENOUGH
 from lsdr.regularizers.layer_spectra import LayerSpectra
 from lsdr.regularizers.spectral_features import AmplitudePhase, BlockDCT, Feature, RadialSpectrum, Wavelet
@@ -63,7 +63,8 @@ class SpectralDiscriminator:
     What is known of the data (spectrum, variance, spread) is learnt from the first clean images: float64 sums over all
     ranks, in the checkpoint, used from the next step on and never changed after `learn` images. Until 16 images are in
     each sum the penalty is 0: the first two steps at least, as spreads begin once the variance is known. Features
-    without a tolerance, correction or floor need none of this and start at once.
+    without a tolerance, correction or floor need none of this and start at once. Images of several sizes (aspect-ratio
+    buckets, one size in a step) have statistics of their own for each size, of `learn` images each.
 
     The penalty is a mean over the step's examples: over ranks, chunks under `penalty.observe()` and one batch it is the
     same. Call it with `denoised`, `clean` and `sigma`; `layers` of the network itself also take `denoiser` and
@@ -85,7 +86,7 @@ class SpectralDiscriminator:
         noise: See above.
         tolerance: t, or None for plain squared distances.
         domain: "latents" refuses what is for pixels alone (`BlockDCT(weights="jpeg")`).
-        learn: Real images to learn from, 16 at least.
+        learn: Real images to learn from, of each size, 16 at least.
 
     Raises:
         TypeError: If `features` is a string or holds something else.
@@ -150,8 +151,7 @@ class SpectralDiscriminator:
             count = seen[feature.name]
             features[feature.name if count == 1 else f"{feature.name}-{count}"] = feature
         tolerance = None if self.tolerance is None else float(self.tolerance)
-        noise = NoiseAware(self.noise, self.learn)
-        term = DiscriminatorTerm(model, features, noise, tolerance, float(self.weight), self.learn)
+        term = DiscriminatorTerm(model, features, self.noise, tolerance, float(self.weight), self.learn)
         with capture(model, {"": model}, term.shares.receive):
             try:
                 yield term

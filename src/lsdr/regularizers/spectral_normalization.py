@@ -12,6 +12,8 @@ from torch import nn
 from lsdr.layers.operators import Size
 from lsdr.layers.select import Layers, select_layers
 from lsdr.probes.weights import WEIGHTED
+from lsdr.regularizers._adapter_factors import adapted_layers
+from lsdr.regularizers._adapter_normalization_term import AdapterNormalizationTerm
 from lsdr.regularizers._normalization_term import NormalizationTerm
 from lsdr.regularizers._residual_bounds import Form, residual_bounds
 
@@ -58,6 +60,11 @@ class SpectralNormalization:
 
     Weights in half precision are scaled until the rounded weights keep the bound. Sharded weights (DTensor, FSDP2) are
     gathered one layer at a time, and scaled in place.
+
+    **adapters**: in a model with adapted layers (LoRA, LoHa, LoKr by peft) the base is not what is trained, and scaling
+    it would leave an adapter for a base that nobody else has. There W is the change that the adapter adds to such a
+    layer, as `AdapterNormalization` holds it, to 1e-6 (soft, with a fixed gain, as a matrix); other layers are held by
+    their own weights if these are trained, and frozen ones are left alone.
 
     Source: Miyato et al. 2018 (arXiv:1802.05957), eq. 8, for the quotient, there with one power iteration and a
     gradient through sigma; Gouk et al. 2018 (arXiv:1804.04368), algorithm 2, for the projection; soft as in Behrmann et
@@ -190,13 +197,58 @@ class SpectralNormalization:
             term.project_()
 
     def _term(self, model: nn.Module) -> NormalizationTerm:
+        adapted = adapted_layers(model, lambda name, module: True)
+        if adapted:
+            return self._with_adapters(model, adapted)
         selected = select_layers(model, self.layers, self.types)
-        if isinstance(self.bound, Mapping):
-            missing = [name for name in selected if name not in self.bound]
-            if missing:
-                raise ValueError(f"bound has no entry for the layers {missing}; it has {list(self.bound)}")
-            bounds = {name: float(self.bound[name]) for name in selected}
-        else:
-            bounds = dict.fromkeys(selected, float(self.bound))
         size = self.size if self.operator == "zero_padded" else None
-        return NormalizationTerm(selected, bounds, size, self.soft, self.gain == "learnable", self.tolerance)
+        learnable = self.gain == "learnable"
+        return NormalizationTerm(selected, self._bounds(selected), size, self.soft, learnable, self.tolerance)
+
+    def _with_adapters(self, model: nn.Module, adapted: dict[str, nn.Module]) -> NormalizationTerm:
+        """The changes of adapted layers are held, and the weights of others that are trained."""
+        matching = select_layers(model, self.layers)
+        plain = {name: each for name, each in matching.items() if isinstance(each, self.types) and name not in adapted}
+        for name in list(plain):
+            outer = next((each for each in adapted if name.startswith(f"{each}.")), None)
+            if outer is not None and outer not in matching:
+                raise ValueError(f"layer {name!r} is a part of the adapted layer {outer!r}: name that one instead")
+            if outer is not None or not _is_trained(plain[name]):
+                del plain[name]
+        held = {name: each for name, each in adapted.items() if name in matching and _has_base(each, self.types)}
+        if not held and not plain:
+            raise ValueError(
+                f"of the layers that match {self.layers!r} none of the chosen types is adapted or trained, and in a "
+                "model with adapters frozen weights are left as they are: name other layers"
+            )
+        if held and (not self.soft or self.operator != "reshape"):
+            raise ValueError(
+                f"layer {next(iter(held))!r} is adapted (LoRA or the like): what the adapter adds can be held at or "
+                f'under a bound as a matrix, which is soft=True, gain="fixed", operator="reshape"; got '
+                f"soft={self.soft}, gain={self.gain!r}, operator={self.operator!r}. Change these, or leave adapted "
+                "layers out"
+            )
+        adapters = AdapterNormalizationTerm(held, self._bounds(held), "spectral", relative=False) if held else None
+        size = self.size if self.operator == "zero_padded" else None
+        learnable = self.gain == "learnable"
+        return NormalizationTerm(plain, self._bounds(plain), size, self.soft, learnable, self.tolerance, adapters)
+
+    def _bounds(self, selected: Mapping[str, nn.Module]) -> dict[str, float]:
+        if not isinstance(self.bound, Mapping):
+            return dict.fromkeys(selected, float(self.bound))
+        missing = [name for name in selected if name not in self.bound]
+        if missing:
+            raise ValueError(f"bound has no entry for the layers {missing}; it has {list(self.bound)}")
+        return {name: float(self.bound[name]) for name in selected}
+
+
+def _is_trained(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return weight is None or bool(weight.requires_grad)
+
+
+def _has_base(module: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
+    """Whether what is adapted is of these types."""
+    while isinstance(inner := getattr(module, "base_layer", None), nn.Module):
+        module = inner
+    return isinstance(module, types)

@@ -15,8 +15,12 @@ class TrainingConfig:
     accumulate: int = 1
     """Micro-batches per step: more needs less memory. Regularizer statistics stay those of the whole batch, for which
     the forward pass runs twice."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """AdamW, or AdamW whose moments take 2 bytes a weight instead of 8, which needs the package bitsandbytes."""
     lr: float = 1e-3
     """Learning rate of AdamW after warm-up."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after warm-up: constant, or falling to zero at the last step along half a cosine."""
     warmup: int = 50
     """Steps over which the learning rate rises linearly from zero."""
     betas: tuple[float, float] = (0.9, 0.99)

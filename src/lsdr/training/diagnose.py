@@ -82,7 +82,8 @@ def diagnose(
 
     Parameters, buffers, `.grad`, random state and `training` flags are left as they were and no hook stays, also if
     the replay raises. Compiled models run uncompiled. Cost: a forward and backward pass with a synchronisation an
-    operation, a copy of the weights in host memory, five singular value decompositions; one more pass for a spike.
+    operation, a copy of the trained weights in host memory, five singular value decompositions; one more pass for a
+    spike.
 
     Operations are watched rather than modules' outputs, so what a composite module computes between its layers is told
     from the layers. Gradient checkpointing must be the non-reentrant kind.
@@ -342,7 +343,8 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
         for module, _ in modules
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    parameters = [(p, p.detach().to("cpu", copy=True)) for p in model.parameters()]
+    # Not the frozen ones: a model that normalises them as it runs did so in the step already, and a base can be large.
+    parameters = [(p, p.detach().to("cpu", copy=True)) for p in model.parameters() if p.requires_grad]
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(devices):

@@ -19,13 +19,14 @@ from lsdr.monitor.monitor import Monitor
 from lsdr.regularizers.regularizer import Regularizer
 from lsdr.training import checkpoint as checkpoints
 from lsdr.training.config import TrainingConfig
+from lsdr.training.exhausted import DiskFullError, is_disk_full, is_out_of_memory, memory_advice
 from lsdr.training.guard import Guard, Trouble
 from lsdr.training.interrupt import interruptible
-from lsdr.training.order import EpochOrder, StepSampler, stream_seed
+from lsdr.training.order import StepSampler, order_of, stream_seed
 from lsdr.training.provenance import investigate
 from lsdr.training.recorder import Recorder
 from lsdr.training.stepper import Gradient, Stepper, open_stepper
-from lsdr.training.task import Task
+from lsdr.training.task import Task, events_of, probes_of
 
 # So many steps in a row left out, or rollbacks in all, and the run counts as diverged.
 _PATIENCE = 10
@@ -37,11 +38,16 @@ _LONGEST = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: finished, diverged or interrupted, at which step, and why in words."""
+    """How a run ended: finished, diverged, interrupted, out_of_memory or disk_full, at which step, and why in words."""
 
     status: str
     step: int
     message: str
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has had its result; if not, it was stopped on the way and can be resumed."""
+        return self.status in ("finished", "diverged")
 
 
 def train(
@@ -71,7 +77,9 @@ def train(
         on_step: Called after every step with the number of steps taken and what the step found.
 
     Returns:
-        How it ended. A diverged run is an outcome, not an exception.
+        How it ended. A diverged run is an outcome, not an exception; so is one that ran out of memory or disk, whose
+        message says what to do about it and from which step it can be resumed. It may be resumed with another
+        `accumulate`: the statistics of a batch stay those of the whole batch, the gradients change by rounding.
     """
     # Initial weights came from the caller; from here on every stream of randomness is named by seed and step.
     recorder = Recorder(directory, config, accelerator)
@@ -93,9 +101,45 @@ class _Run:
         self.last_loss, self.in_a_row = 0.0, 0
         self.previous: tuple[int, dict[str, Tensor]] | None = None
         every = self.config.monitor_every
-        self.monitor = Monitor(stepper.plain, every=every, log=recorder.monitored) if every else None
+        probes = probes_of(stepper.task, stepper.plain)
+        self.monitor = Monitor(stepper.plain, probes, every=every, log=self._monitored) if every else None
 
     def go(self, interrupted: Callable[[], bool], on_step: Callable[[int, Gradient], None] | None) -> Outcome:
+        try:
+            return self._go(interrupted, on_step)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = str(error).strip().split("\n")[0] or type(error).__name__
+            if self.accelerator.num_processes > 1:  # the others wait within a collective: only an exit frees them
+                raise RuntimeError(f"{said}: {memory_advice(self.config)}") from error
+        except OSError as error:
+            if not is_disk_full(error) or self.accelerator.num_processes > 1:
+                raise
+            known = isinstance(error, DiskFullError)
+            full = error.strerror if known else f"the disk of {error.filename or self.directory} is full"
+            return self._end("disk_full", f"{full}. {self._resumable()}")
+        # Only here, since the exception holds on to the step's tensors.
+        return self._out_of_memory(said)
+
+    def _out_of_memory(self, said: str) -> Outcome:
+        advice = f"out of memory: {said.removesuffix('.')}. To need less, {memory_advice(self.config)}"
+        try:
+            self.stepper.retract()
+            if self.step and not self.stepper.between_steps:
+                self.save()
+        except (RuntimeError, MemoryError, OSError) as error:  # the advice is still worth having
+            advice += f"; the state could not be saved ({error})"
+        return self._end("out_of_memory", f"{advice}. {self._resumable()}")
+
+    def _resumable(self) -> str:
+        saved = checkpoints.checkpoints(self.directory / "checkpoints")
+        if not saved:
+            return "No checkpoint is there yet: the run starts anew"
+        step = checkpoints.step_of(saved[-1])
+        return f"The run can be resumed from step {step}, also with another accumulate; other options need a new run"
+
+    def _go(self, interrupted: Callable[[], bool], on_step: Callable[[int, Gradient], None] | None) -> Outcome:
         if self.step == 0:
             self.recorder.spectra(0, self.stepper)
             if self.config.guard == "rollback":
@@ -115,7 +159,7 @@ class _Run:
                 if self.guard.gradient_spike is not None:
                     self.recorder.event(self.guard.gradient_spike.to_event("none"))
                 if trouble is not None:
-                    event = investigate(self.stepper, self.step, examples, self.previous, trouble, self.config.guard)
+                    event = self._investigate(examples, trouble)
                     self.recorder.event(event)
                     self.stepper.abandon()
                     if self.step >= self.config.steps:  # on the way to equal wall-clock, its own steps well done
@@ -131,9 +175,10 @@ class _Run:
                         batches = self._batches()
                         continue
                     gradient = None
+            if gradient is not None:
+                self.stepper.update(self.step, gradient)
             self.step += 1
             if gradient is not None:
-                self.stepper.update(self.step - 1, gradient)
                 self.previous, self.last_loss, self.in_a_row = (self.step - 1, examples), gradient.loss, 0
                 self.recorder.step(self.step, gradient, self.stepper, self.guard.spikes, time.perf_counter() - started)
             self._after_step()
@@ -163,19 +208,40 @@ class _Run:
             return None
         return self.guard.check(self.step, gradient.loss, gradient.norm)
 
+    def _investigate(self, examples: Mapping[str, Tensor], trouble: Trouble) -> dict[str, Any]:
+        action = self.config.guard
+        try:
+            return investigate(self.stepper, self.step, examples, self.previous, trouble, action)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.accelerator.num_processes > 1:
+                raise
+            event = trouble.to_event(action) | {"direction": "", "batch": examples["index"].tolist()}
+            event["message"] += "; there was not enough memory to find out where it came from"
+            return event
+
+    def _monitored(self, values: Mapping[str, float], step: int) -> None:
+        self.recorder.monitored(values, step)
+        self._tell(values, step)
+
+    def _tell(self, values: Mapping[str, float], step: int) -> None:
+        if values:
+            for event in events_of(self.stepper.task, values, step):
+                self.recorder.event(event)
+
     def _after_step(self) -> None:
         # A faster method trains on past its own steps, to equal wall-clock: both ends are ends.
         config, last = self.config, self.step in (self.config.steps, self.target)
         self._decide_equal_step()
-        if self.step % config.evaluate_every == 0 or last:
-            self.recorder.evaluation(self.step, self.stepper)
-        if last or (config.sample_every and self.step % config.sample_every == 0):
-            self.recorder.picture(self.step, self.stepper)
-            self.recorder.spectra(self.step, self.stepper)
+        # First of all: no failure of a measurement may cost the weights.
         if self.step == config.steps:
             self._snapshot("final")
         if self.step == self.equal_step:
             self._snapshot("equal_time")
+        if self.step % config.evaluate_every == 0 or last:
+            self._tell(self.recorder.evaluation(self.step, self.stepper), self.step - 1)
+        if last or (config.sample_every and self.step % config.sample_every == 0):
+            self.recorder.picture(self.step, self.stepper)
+            self.recorder.spectra(self.step, self.stepper)
         if self.step % config.checkpoint_every == 0 or last:
             self.save()
 
@@ -191,17 +257,15 @@ class _Run:
 
     def _snapshot(self, name: str) -> None:
         if self.accelerator.is_main_process:
-            folder = self.directory / "snapshots" / name
-            checkpoints.save_tensors(folder / "model.safetensors", self.stepper.plain.state_dict())
-            checkpoints.save_tensors(folder / "ema.safetensors", self.stepper.average.model.state_dict())
-            runs.write_json(folder / "snapshot.json", {"step": self.step, "seconds": self.recorder.seconds})
+            state = {"step": self.step, "seconds": self.recorder.seconds}
+            content = checkpoints.Checkpoint(self.stepper.state(), state)
+            checkpoints.save_snapshot(self.directory / "snapshots" / name, content)
 
     def save(self) -> None:
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             tensors = {
-                "model": self.stepper.plain.state_dict(),
-                "ema": self.stepper.average.model.state_dict(),
+                **self.stepper.state(),
                 "optimizer": checkpoints.optimizer_tensors(self.stepper.optimizer, self.stepper.plain),
                 "regularizers": self.stepper.penalty.state_dict(),
             }
@@ -230,8 +294,7 @@ class _Run:
         if found is None:
             self.recorder.restart(0, {})
             return
-        self.stepper.plain.load_state_dict(dict(found.tensors["model"]))
-        self.stepper.average.model.load_state_dict(dict(found.tensors["ema"]))
+        self.stepper.load_state(found.tensors)
         self.stepper.optimizer.state.clear()
         checkpoints.load_optimizer_tensors(self.stepper.optimizer, self.stepper.plain, found.tensors["optimizer"])
         self.stepper.penalty.load_state_dict(dict(found.tensors.get("regularizers", {})))
@@ -248,6 +311,13 @@ class _Run:
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.recorder.restart(self.step, state, keep_events=keep_events)
+        if not keep_events:  # the task is a new one, which has seen nothing yet
+            self._remind()
+
+    def _remind(self) -> None:
+        """Show the task again what was measured before; what it says to that is recorded already."""
+        for step, values in self.recorder.measured():
+            events_of(self.stepper.task, values, step)
 
     def _check_steps(self, state: Mapping[str, Any]) -> None:
         """Refuse to shorten a run, and drop the snapshots that belong to steps which will be taken again."""
@@ -270,7 +340,7 @@ class _Run:
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         config, accelerator = self.config, self.accelerator
         dataset: Any = self.stepper.task.dataset
-        order = EpochOrder(len(dataset), config.batch_size, config.seed)
+        order = order_of(dataset, config.batch_size, config.seed)
         loader = DataLoader(
             dataset,
             batch_sampler=StepSampler(order, self.step, accelerator.process_index, accelerator.num_processes),
@@ -282,5 +352,9 @@ class _Run:
         return iter(loader)
 
     def _end(self, status: str, message: str) -> Outcome:
-        self.recorder.finish()
+        try:
+            self.recorder.finish()
+        except OSError as error:
+            if status != "disk_full" or not is_disk_full(error):
+                raise
         return Outcome(status, self.step, message)

@@ -1,5 +1,6 @@
 """What a run writes down: metrics, held-out values, spectra, pictures, events, status."""
 
+import math
 import resource
 import statistics
 import sys
@@ -68,8 +69,8 @@ class Recorder:
         self._pending.clear()
         if self.accelerator.is_main_process:
             for name in _FILES:
-                # An event's step is one that was being taken, a record's the number of steps taken.
-                last = step - 1 if name == "events.jsonl" or step == 0 else step
+                # Events and looks at the model name the step that was being taken, records the number of steps taken.
+                last = step - 1 if name in ("events.jsonl", "monitor.jsonl") or step == 0 else step
                 if (self.directory / name).exists() and not (keep_events and name == "events.jsonl"):
                     runs.keep_records(self.directory / name, last)
         self._status("running", "")
@@ -89,12 +90,14 @@ class Recorder:
         if time.monotonic() - self._status_written > 1:
             self._status("running", "")
 
-    def evaluation(self, step: int, stepper: Stepper) -> None:
-        """Record the held-out values of the averaged weights."""
-        if self.accelerator.is_main_process:
-            values = stepper.task.evaluate(stepper.average.model)
-            runs.append_record(self.directory / "evaluations.jsonl", {"step": step, "seconds": self.seconds, **values})
-            self._track(values, step)
+    def evaluation(self, step: int, stepper: Stepper) -> dict[str, float]:
+        """Record the held-out values of the averaged weights, and return them: on the main process, elsewhere none."""
+        if not self.accelerator.is_main_process:
+            return {}
+        values = stepper.task.evaluate(stepper.average.model)
+        runs.append_record(self.directory / "evaluations.jsonl", {"step": step, "seconds": self.seconds, **values})
+        self._track(values, step)
+        return values
 
     def picture(self, step: int, stepper: Stepper) -> None:
         """Save a picture of what the averaged weights make."""
@@ -105,14 +108,20 @@ class Recorder:
                     image.save(temporary, format="png")
 
     def spectra(self, step: int, stepper: Stepper) -> None:
-        """Record the spectra of every layer's weights, and of the features of the layers the task names."""
+        """Record the spectra of every trained layer's weights, and of the features of the layers the task names."""
         if not self.accelerator.is_main_process:
             return
         model, path = stepper.average.model, self.directory / "spectra.jsonl"
+        # The average trains nothing itself; of a frozen layer the spectrum would be the same every time.
+        trained = {
+            name
+            for name, module in stepper.plain.named_modules()
+            if any(parameter.requires_grad for parameter in module.parameters())
+        }
         weights = {
             name: {**weight_statistics(module), "shape": list(module.weight.shape)}
             for name, module in model.named_modules()
-            if isinstance(module, WEIGHTED)
+            if isinstance(module, WEIGHTED) and name in trained
         }
         runs.append_record(path, {"step": step, "kind": "weights", "layers": weights})
         layers = stepper.task.feature_layers()
@@ -133,6 +142,19 @@ class Recorder:
         """Record what the guard found."""
         if self.accelerator.is_main_process:
             runs.append_record(self.directory / "events.jsonl", event)
+
+    def measured(self) -> list[tuple[int, dict[str, float]]]:
+        """What the monitor saw in a step, and the held-out values after one, as recorded so far and in that order."""
+        watched = runs.read_records(self.directory / "monitor.jsonl")
+        evaluated = runs.read_records(self.directory / "evaluations.jsonl")
+        found = [(record["step"], record) for record in watched]
+        found += [(record["step"] - 1, record) for record in evaluated]
+        found.sort(key=lambda pair: pair[0])  # stable: in the same step the monitor comes first
+        # JSON has no word for NaN.
+        return [
+            (step, {k: math.nan if v is None else v for k, v in record.items() if k not in ("step", "seconds")})
+            for step, record in found
+        ]
 
     def finish(self) -> None:
         """Write the last record and close the trackers; what became of the run is for the caller to say."""

@@ -15,8 +15,10 @@ from lsdr.regularizers.attach import Penalty, attach
 from lsdr.regularizers.regularizer import Regularizer
 from lsdr.training.average import ExponentialMovingAverage
 from lsdr.training.config import TrainingConfig
+from lsdr.training.optimizer import build_optimizer, check_optimizer, learning_rate
 from lsdr.training.order import share, stream_seed
 from lsdr.training.task import Task
+from lsdr.training.trained import load_trained_state, trained_state
 
 # Another order of sums moves a gradient by 1e-6 in float32 and by about 1e-2 in bfloat16.
 _COMPILED_TOLERANCE = 0.05
@@ -62,15 +64,11 @@ class Stepper:
         self.average, self.penalty, self.regularized = average, penalty, regularized
         self.plain = task.model
         # Walking a model's modules at every step would cost a percent of a small model's step.
-        self._parameters = list(task.model.parameters())
+        self._parameters = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
         self._buffers: list[Tensor] = list(task.model.buffers())
-        optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=accelerator.device.type in ("cpu", "cuda"),
-        )
+        optimizer = build_optimizer(self._parameters, config, accelerator.device)
+        self.between_steps = False
+        """Whether an update was begun and not brought to its end: weights and average then belong to no step."""
         self._unchecked, self._miscompiled = config.compile, False
         if config.compile:
             task.model.compile()
@@ -79,8 +77,21 @@ class Stepper:
         self.model.train()
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of `step` (counted from 0): linear warm-up, then constant."""
-        return self.config.lr * min(1.0, (step + 1) / max(self.config.warmup, 1))
+        """Learning rate of `step`, counted from 0 (see `lsdr.training.optimizer.learning_rate`)."""
+        return learning_rate(self.config, step)
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """What training has changed in the model ("model") and in its average ("ema")."""
+        return {"model": trained_state(self.plain), "ema": trained_state(self.average.model, like=self.plain)}
+
+    def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Put back what `state` gave.
+
+        Raises:
+            ValueError: If it is of other parameters than this run trains.
+        """
+        load_trained_state(self.plain, state["model"])
+        load_trained_state(self.average.model, state["ema"], like=self.plain)
 
     def gradient(self, step: int, examples: Mapping[str, Tensor]) -> Gradient:
         """Accumulate the gradient of the whole batch of `step`.
@@ -152,10 +163,12 @@ class Stepper:
         if self.config.clip and gradient.norm > self.config.clip:
             scale = self.config.clip / (gradient.norm + 1e-6)
             torch._foreach_mul_(self._gradients(), scale)
+        self.between_steps = True
         self.optimizer.step()
         self.penalty.project_()
         self.discard()
         self.average.update(self._parameters, self._buffers, updates=step)
+        self.between_steps = False
 
     def discard(self) -> None:
         """Clear the gradient."""
@@ -167,6 +180,16 @@ class Stepper:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.update()  # or it would refuse to unscale the next gradient
         self.discard()
+
+    @torch.no_grad()
+    def retract(self) -> None:
+        """Take back a gradient that broke off half-way: what is accumulated, and buffers that the forward moved.
+
+        What a regularizer has gathered from part of the step's examples stays in its running estimates.
+        """
+        self.discard()
+        for buffer, value in zip(self._buffers, self.average.buffers, strict=True):
+            buffer.copy_(value)
 
     def overflowed(self, gradient: Gradient) -> bool:
         """Whether float16 gradients overflowed: normal, the scaler leaves the update out and lowers its scale."""
@@ -221,7 +244,8 @@ def open_stepper(
     """Set up a run in the one order that works: average, then hooks, then compilation and wrapping for ranks.
 
     Raises:
-        ValueError: If the batch is too small to give every rank and micro-batch an example.
+        ValueError: If the batch is too small to give every rank and micro-batch an example, if no parameter of the
+            model requires grad, or if the optimiser needs a package that is not there.
     """
     parts = accelerator.num_processes * config.accumulate
     if config.batch_size < parts:
@@ -229,11 +253,16 @@ def open_stepper(
             f"batch_size={config.batch_size} cannot be cut into {accelerator.num_processes} ranks x "
             f"{config.accumulate} micro-batches; use batch_size={parts} or more"
         )
+    if not any(parameter.requires_grad for parameter in task.model.parameters()):
+        raise ValueError(
+            "expected a model with parameters that require grad, and all are frozen: there is nothing to train; "
+            "unfreeze some, or add adapters"
+        )
     task.model.to(accelerator.device)
     average = ExponentialMovingAverage(task.model, config.ema)
     with attach(task.model, *regularizers) as penalty:
         # A constraint imposed on attaching holds for the average from its start.
-        average.model.load_state_dict(task.model.state_dict())
+        load_trained_state(average.model, trained_state(task.model), like=task.model)
         yield Stepper(task, config, accelerator, average, penalty, regularized=bool(regularizers))
 
 
@@ -241,8 +270,10 @@ def build_accelerator(config: TrainingConfig, **options: Any) -> Accelerator:
     """An Accelerator for this configuration.
 
     Raises:
-        ValueError: If the launch asks for what the loop does not do (sharded parameters), or for fp16 without a GPU.
+        ValueError: If the launch asks for what the loop does not do (sharded parameters), for fp16 without a GPU, or
+            for an optimiser whose package is not there.
     """
+    check_optimizer(config)
     if config.precision == "fp16" and not torch.accelerator.is_available():
         raise ValueError("precision fp16 needs a GPU, and there is none here; use bf16 or fp32")
     # Unless told that it runs on CPUs, Accelerate takes the ranks that torchrun started there for lone processes.

@@ -242,19 +242,19 @@ def test_expressions_that_would_take_forever_are_passed_over(read):
 def test_matching_kohya_names():
     base = ["mid_block.attentions.0.proj_in.weight", "mid_block.attentions.0.proj_in.bias", "conv_in.weight"]
     assert match_base(["lora_unet_mid_block_attentions_0_proj_in", "lora_unet_conv_out"], base) == {
-        "lora_unet_mid_block_attentions_0_proj_in": base[0]
+        "lora_unet_mid_block_attentions_0_proj_in": (base[0],)
     }
     pipeline = ["unet.conv_in.weight", "text_encoder.fc1.weight", "text_encoder_2.fc1.weight", "vae.conv_in.weight"]
     targets = ["lora_unet_conv_in", "lora_te1_fc1", "lora_te2_fc1", "lora_te_fc1", "lora_unet_fc1"]
     assert match_base(targets, pipeline) == {
-        "lora_unet_conv_in": "unet.conv_in.weight",
-        "lora_te1_fc1": "text_encoder.fc1.weight",
-        "lora_te2_fc1": "text_encoder_2.fc1.weight",
-        "lora_te_fc1": "text_encoder.fc1.weight",
+        "lora_unet_conv_in": ("unet.conv_in.weight",),
+        "lora_te1_fc1": ("text_encoder.fc1.weight",),
+        "lora_te2_fc1": ("text_encoder_2.fc1.weight",),
+        "lora_te_fc1": ("text_encoder.fc1.weight",),
     }
     # One text encoder alone: which of the two it is, its names do not tell.
     assert match_base(["lora_te1_fc1", "lora_te2_fc1"], ["fc1.weight"]) == {}
-    assert match_base(["lora_te1_fc1"], ["fc1.weight"]) == {"lora_te1_fc1": "fc1.weight"}
+    assert match_base(["lora_te1_fc1"], ["fc1.weight"]) == {"lora_te1_fc1": ("fc1.weight",)}
     # Two layers that are one without dots.
     assert match_base(["lora_unet_a_b_c"], ["a.b_c.weight", "a_b.c.weight"]) == {}
 
@@ -262,15 +262,15 @@ def test_matching_kohya_names():
 def test_matching_dotted_names():
     base = ["unet.mid.to_q.weight", "unet.mid.to_q.bias", "vae.mid.to_q.weight", "unet.up._orig_mod.conv.weight"]
     assert match_base(["unet.mid.to_q", "unet.up.conv", "mid.to_q", "up.conv", "unet.other"], base) == {
-        "unet.mid.to_q": "unet.mid.to_q.weight",
-        "unet.up.conv": "unet.up._orig_mod.conv.weight",
-        "up.conv": "unet.up._orig_mod.conv.weight",
+        "unet.mid.to_q": ("unet.mid.to_q.weight",),
+        "unet.up.conv": ("unet.up._orig_mod.conv.weight",),
+        "up.conv": ("unet.up._orig_mod.conv.weight",),
     }
     assert match_base(["unet.mid.to_q", "model.layers.0.q_proj"], ["mid.to_q.weight", "layers.0.q_proj.weight"]) == {
-        "unet.mid.to_q": "mid.to_q.weight",
-        "model.layers.0.q_proj": "layers.0.q_proj.weight",
+        "unet.mid.to_q": ("mid.to_q.weight",),
+        "model.layers.0.q_proj": ("layers.0.q_proj.weight",),
     }
     assert match_base(["a.b (one)", "a.b (two)"], ["a.b.base_layer.weight"]) == {
-        "a.b (one)": "a.b.base_layer.weight",
-        "a.b (two)": "a.b.base_layer.weight",
+        "a.b (one)": ("a.b.base_layer.weight",),
+        "a.b (two)": ("a.b.base_layer.weight",),
     }

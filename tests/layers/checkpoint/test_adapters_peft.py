@@ -72,7 +72,7 @@ def test_a_folder_of_peft(open_checkpoint, tmp_path, config):
         if isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer)
     }
     assert set(adapters) == set(tuned)
-    assert match_base(adapters, base_names) == {target: f"{target}.weight" for target in adapters}
+    assert match_base(adapters, base_names) == {target: (f"{target}.weight",) for target in adapters}
     for target, adapter in adapters.items():
         layer = tuned[target]
         assert adapter.scale == pytest.approx(layer.scaling["default"])
@@ -107,7 +107,7 @@ def test_a_whole_model_with_two_adapters(open_checkpoint, tmp_path):
         delta = (layer.lora_B[name].weight @ layer.lora_A[name].weight).detach()
         torch.testing.assert_close(adapters[f"head ({name})"].operator.matrix(), delta)
     matched = match_base(adapters, checkpoint.entries)
-    assert matched["head (two)"] == "base_model.model.head.base_layer.weight"
+    assert matched["head (two)"] == ("base_model.model.head.base_layer.weight",)
     assert set(matched) == set(adapters)
 
 
@@ -148,7 +148,7 @@ def test_names_that_diffusers_saves(open_checkpoint, tmp_path):
     assert set(plain) == set(told)
     assert len(plain) > 10
     matched = match_base(plain, base_names)
-    assert matched == {target: f"{target}.weight" for target in plain}
+    assert matched == {target: (f"{target}.weight",) for target in plain}
     # The same in kohya's spelling.
     kohya = {target: "lora_" + target.replace(".", "_") for target in plain}
     assert match_base(kohya.values(), base_names) == {kohya[target]: name for target, name in matched.items()}

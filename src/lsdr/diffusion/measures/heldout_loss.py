@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from lsdr.diffusion.denoiser import Denoiser
+from lsdr.diffusion.denoiser import Conditioning, Denoiser
 from lsdr.diffusion.loss import denoising_loss
 from lsdr.diffusion.weighting import edm_weight
+from lsdr.probes.conditioning import check_conditioning, rows_of
 from lsdr.probes.evaluating import evaluating
 
 
@@ -38,7 +39,7 @@ def heldout_loss(
     denoiser: Denoiser,
     images: Float[Tensor, "n c h w"],
     *,
-    labels: Int[Tensor, "n"] | None = None,
+    labels: Conditioning = None,
     weight: Callable[[Tensor], Tensor] | None = None,
     bands: int = 9,
     batch: int = 64,
@@ -62,7 +63,7 @@ def heldout_loss(
     Args:
         denoiser: The denoiser.
         images: Held-out images in [-1, 1].
-        labels: Their classes, for a conditional denoiser.
+        labels: Their classes, or whatever the denoiser is conditioned on, one entry per image.
         weight: Weight of the squared error at each noise level; EDM's for sigma_data = 0.5 by default.
         bands: How many bands.
         batch: Images per evaluation.
@@ -72,7 +73,7 @@ def heldout_loss(
         Loss per band, with their mean and the means of the low, middle and high third.
 
     Raises:
-        ValueError: If there are no images or fewer than three bands.
+        ValueError: If there are no images fewer than three bands, or not one label per image.
 
     Example:
         >>> from lsdr.diffusion.edm import EDMDenoiser
@@ -83,6 +84,7 @@ def heldout_loss(
     """
     if len(images) == 0 or bands < 3:
         raise ValueError(f"need at least 1 image and 3 bands, got {len(images)} images and {bands} bands")
+    check_conditioning(labels, len(images))
     weight = weight or edm_weight
     losses = []
     with evaluating(denoiser):
@@ -94,7 +96,7 @@ def heldout_loss(
             for rows in torch.arange(len(images), device=images.device).split(batch):
                 clean, level = images[rows], sigma[rows]
                 noisy = clean + level.view(-1, 1, 1, 1) * noise[rows]
-                denoised = denoiser(noisy, level, None if labels is None else labels[rows])
+                denoised = denoiser(noisy, level, rows_of(labels, rows))
                 total += denoising_loss(denoised, clean, weight(level)).sum(dtype=torch.float64)
             losses.append(total / len(images))
     middle = (torch.arange(bands) + 0.5) / bands

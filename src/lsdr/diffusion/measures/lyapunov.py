@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lsdr.probes.conditioning import Given, each_tensor
 
 Step = Callable[..., Tensor]
 _DIFFERENCE = {torch.float64: 1e-6, torch.float32: 1e-3}
@@ -26,7 +29,7 @@ def lyapunov(
     steps: Sequence[Step],
     start: Float[Tensor, "n ..."],
     *,
-    conditioning: Tensor | None = None,
+    conditioning: Given = None,
     directions: int = 2,
     iterations: int = 3,
     generator: torch.Generator | None = None,
@@ -109,7 +112,7 @@ def lyapunov(
 
 @torch.no_grad()
 def _push(
-    map_: Step, state: Tensor, after: Tensor, given: tuple[Tensor, ...], basis: Float[Tensor, "n d k"]
+    map_: Step, state: Tensor, after: Tensor, given: tuple[Any, ...], basis: Float[Tensor, "n d k"]
 ) -> Float[Tensor, "n d k"]:
     """The step's Jacobian times each column, by one-sided differences: they steer only, so first order will do."""
     count = basis.shape[2]
@@ -123,9 +126,7 @@ def _push(
 
 
 @torch.enable_grad()
-def _pull(
-    map_: Step, state: Tensor, given: tuple[Tensor, ...], basis: Float[Tensor, "n d k"]
-) -> Float[Tensor, "n d k"]:
+def _pull(map_: Step, state: Tensor, given: tuple[Any, ...], basis: Float[Tensor, "n d k"]) -> Float[Tensor, "n d k"]:
     """The step's transposed Jacobian times each column, by one backward pass."""
     count = basis.shape[2]
     where, *given_each = _repeat(count, state, *given)
@@ -136,9 +137,9 @@ def _pull(
     return _stack(gradient.double().flatten(1), count)
 
 
-def _repeat(count: int, *items: Tensor) -> list[Tensor]:
+def _repeat(count: int, *items: Any) -> list[Any]:
     """One copy of every image (and of what it is conditioned on) per direction."""
-    return [item.detach().repeat_interleave(count, dim=0) for item in items]
+    return [each_tensor(lambda name, each: each.detach().repeat_interleave(count, dim=0), item) for item in items]
 
 
 def _columns(basis: Float[Tensor, "n d k"]) -> Float[Tensor, "nk d"]:

@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from lsdr.diffusion.denoiser import Denoiser
+from lsdr.diffusion.denoiser import Conditioning, Denoiser
 from lsdr.diffusion.heun import heun
 from lsdr.diffusion.measures.config import MeasureConfig
 from lsdr.diffusion.measures.diversity import diversity
@@ -20,6 +20,7 @@ from lsdr.diffusion.measures.operator_measures import artifact_measures, operato
 from lsdr.diffusion.measures.power_spectrum_error import power_spectrum_error
 from lsdr.diffusion.measures.sensitivity import sensitivity
 from lsdr.diffusion.sigmas import karras_sigmas
+from lsdr.probes.conditioning import rows_of, tensors_of
 from lsdr.probes.evaluating import evaluating
 
 _OF_SAMPLES = (
@@ -42,8 +43,8 @@ def measure_run(
     *,
     train_images: Float[Tensor, "n c h w"],
     heldout_images: Float[Tensor, "m c h w"],
-    train_labels: Int[Tensor, "n"] | None = None,
-    heldout_labels: Int[Tensor, "m"] | None = None,
+    train_labels: Conditioning = None,
+    heldout_labels: Conditioning = None,
     extractor: nn.Module,
     weight: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
@@ -64,8 +65,9 @@ def measure_run(
         denoiser: What to measure.
         train_images: Training images in [-1, 1]; the first `config.train_images` are used.
         heldout_images: Held-out images in [-1, 1]; the first `config.heldout_images` are used.
-        train_labels: Classes of the training images; given, samples are conditioned on labels drawn from them.
-        heldout_labels: Classes of the held-out images, for a conditional denoiser.
+        train_labels: Classes of the training images, or whatever else the denoiser is conditioned on; given, samples
+            are conditioned on labels drawn from them.
+        heldout_labels: The same of the held-out images.
         extractor: Maps images to features for FID and KID.
         weight: Weight of the loss at each noise level; EDM's by default.
         seed: Decides all random numbers.
@@ -87,7 +89,7 @@ def measure_run(
     low, high = max(denoiser.sigma_min, 2e-3), min(denoiser.sigma_max, 80.0)
     sigmas = karras_sigmas(config.sampler_steps, low, high).to(noise.device)
 
-    given = None if heldout_labels is None else heldout_labels[: config.heldout_images]
+    given = rows_of(heldout_labels, slice(config.heldout_images))
     loss = heldout_loss(
         denoiser,
         heldout_images,
@@ -126,7 +128,7 @@ def measure_run(
         response = sensitivity(
             lambda z, given=None: sample_heun(denoiser, z, sigmas, given, config.batch),
             noise[first],
-            conditioning=None if labels is None else labels[first],
+            conditioning=rows_of(labels, first),
             generator=_generator(seed, 4),
         )
     measures["sensitivity"] = float(response.mean())
@@ -136,7 +138,7 @@ def measure_run(
             exponents = lyapunov(
                 heun_steps(denoiser, sigmas),
                 noise[first],
-                conditioning=None if labels is None else labels[first],
+                conditioning=rows_of(labels, first),
                 directions=min(config.lyapunov_directions, noise[0].numel()),
                 iterations=config.lyapunov_iterations,
                 generator=_generator(seed, 5),
@@ -160,7 +162,7 @@ def heun_steps(denoiser: Denoiser, sigmas: Float[Tensor, " levels"]) -> list[Cal
         One map per step, step(state) or step(state, conditioning).
     """
 
-    def step(state: Tensor, given: Tensor | None = None, *, at: int) -> Tensor:
+    def step(state: Tensor, given: Conditioning = None, *, at: int) -> Tensor:
         unit = state if at == 0 else state / sigmas[at].to(state)
         return heun(denoiser, unit, sigmas[at : at + 2], given)
 
@@ -192,15 +194,15 @@ def _of_samples(
     )
 
 
-def sample_heun(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, labels: Tensor | None, batch: int) -> Tensor:
+def sample_heun(denoiser: Denoiser, noise: Tensor, sigmas: Tensor, labels: Conditioning, batch: int) -> Tensor:
     """Heun samples, some at a time; without gradient if the caller says so."""
     rows = torch.arange(len(noise), device=noise.device).split(batch)
-    return torch.cat([heun(denoiser, noise[part], sigmas, None if labels is None else labels[part]) for part in rows])
+    return torch.cat([heun(denoiser, noise[part], sigmas, rows_of(labels, part)) for part in rows])
 
 
-def _labels(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _labels(labels: Any, count: int, generator: torch.Generator) -> Any:
     """Labels in the proportions of the data."""
-    return labels[torch.randint(len(labels), (count,), generator=generator).to(labels.device)]
+    return rows_of(labels, torch.randint(len(tensors_of(labels)[0]), (count,), generator=generator))
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:

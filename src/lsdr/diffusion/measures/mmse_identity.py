@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lsdr.diffusion.measures.noisy_levels import noisy_levels
 from lsdr.linalg.jacobian import Estimator
+from lsdr.probes.conditioning import Given, rows_of
 from lsdr.probes.evaluating import evaluating
 from lsdr.probes.operator_spectrum import operator_trace
 
@@ -68,7 +69,7 @@ def mmse_identity(
     clean: Float[Tensor, "n c *dims"],
     sigmas: Float[Tensor, "levels"],
     *,
-    conditioning: Tensor | None = None,
+    conditioning: Given = None,
     probes: int = 1,
     estimator: Estimator = "auto",
     batch: int = 64,
@@ -129,14 +130,14 @@ def mmse_identity(
     errors, stein = [], []
     with evaluating(denoiser):
         for rows in torch.arange(len(clean), device=clean.device).split(batch):
-            denoised = denoiser(noisy[rows], sigma[rows], None if given is None else given[rows])
+            denoised = denoiser(noisy[rows], sigma[rows], rows_of(given, rows))
             errors.append(_mean_square(denoised - clean[rows]))
             # What noise and estimate have in common: sigma tr J / d on average (Stein's lemma). Taking a fixed image
             # off the estimate changes no average and, at high noise, takes off nearly all of the variance.
             stein.append((unit[rows] * (denoised - middle)).double().flatten(1).mean(1).cpu())
     if estimator == "auto":  # what works for an image of each level works for all; choosing costs evaluations
         first = slice(None, None, count)
-        few = None if given is None else given[first]
+        few = rows_of(given, first)
         own = torch.Generator().manual_seed(0)
         chosen = operator_trace(
             denoiser, noisy[first], sigma[first], conditioning=few, probes=1, batch=batch, generator=own

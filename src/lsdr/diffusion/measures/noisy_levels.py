@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lsdr.diffusion.denoiser import per_example
+from lsdr.probes.conditioning import Given, check_conditioning, each_tensor
 
 
 class NoisyLevels(NamedTuple):
@@ -14,7 +15,7 @@ class NoisyLevels(NamedTuple):
 
     noisy: Float[Tensor, "m *dims"]
     sigma: Float[Tensor, " m"]
-    conditioning: Tensor | None
+    conditioning: Given
     clean: Float[Tensor, "m *dims"]
     noise: Float[Tensor, "m *dims"]
 
@@ -22,7 +23,7 @@ class NoisyLevels(NamedTuple):
 def noisy_levels(
     clean: Tensor,
     sigmas: Float[Tensor, "levels"],
-    conditioning: Tensor | None,
+    conditioning: Given,
     generator: torch.Generator | None,
 ) -> NoisyLevels:
     r"""Add noise of its own to each image at each level.
@@ -50,15 +51,12 @@ def noisy_levels(
         raise ValueError(f"the images hold {int((~clean.isfinite()).sum())} values that are nan or infinite; mend them")
     if not bool((sigmas > 0).all()) or not bool(sigmas.isfinite().all()):
         raise ValueError(f"noise levels must be positive and finite, got {sigmas.tolist()}")
-    if conditioning is not None and (conditioning.ndim < 1 or len(conditioning) != len(clean)):
-        raise ValueError(
-            f"conditioning has shape {tuple(conditioning.shape)} for {len(clean)} images; pass one entry per image"
-        )
+    check_conditioning(conditioning, len(clean))
     clean = clean.to(torch.promote_types(clean.dtype, torch.float32))
     device = torch.device("cpu") if generator is None else generator.device
     shape = (len(sigmas) * len(clean), *clean.shape[1:])
     noise = torch.randn(shape, generator=generator, dtype=clean.dtype, device=device).to(clean.device)
     which = torch.arange(len(clean), device=clean.device).repeat(len(sigmas))
     sigma, repeated = sigmas.to(clean).repeat_interleave(len(clean)), clean[which]
-    given = None if conditioning is None else conditioning.to(clean.device)[which]
+    given = each_tensor(lambda name, each: each.to(clean.device)[which], conditioning)
     return NoisyLevels(repeated + per_example(sigma, repeated) * noise, sigma, given, repeated, noise)

@@ -13,6 +13,7 @@ from lsdr.diffusion.measures.mmse_identity import MMSEIdentity
 from lsdr.diffusion.measures.noisy_levels import noisy_levels
 from lsdr.linalg.spectral_density import SpectralDensity
 from lsdr.probes._operator_reading import read_operator
+from lsdr.probes.conditioning import Given
 from lsdr.probes.denoising_step import Frame, step_gain, time_scale
 from lsdr.probes.operator_spectrum import operator_asymmetry, operator_density, operator_spectrum
 from lsdr.spectrum import Spectrum
@@ -87,7 +88,7 @@ def operator_by_noise(
     covariance: Float[Tensor, "modes"] | None = None,
     k: int = 8,
     frame: Frame = "exploding",
-    conditioning: Tensor | None = None,
+    conditioning: Given = None,
     effort: Effort | None = None,
     generator: torch.Generator | None = None,
 ) -> list[OperatorLevel]:

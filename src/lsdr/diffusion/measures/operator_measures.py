@@ -6,15 +6,16 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from lsdr.diffusion.denoiser import Denoiser
+from lsdr.diffusion.denoiser import Conditioning, Denoiser
 from lsdr.diffusion.measures.config import MeasureConfig
 from lsdr.diffusion.measures.mmse_identity import mmse_identity
 from lsdr.diffusion.measures.operator_by_noise import Effort, covariance_eigenvalues, operator_by_noise
 from lsdr.diffusion.sigmas import next_sigma
 from lsdr.fourier.grid_artifacts import GridArtifact, grid_artifact_db, grid_artifacts
+from lsdr.probes.conditioning import rows_of
 
 _EIGENVALUES = 3
 _NAMES = ("operator_largest", "operator_asymmetry", "calibration_gap_db")
@@ -25,7 +26,7 @@ def operator_measures(
     images: Float[Tensor, "n c h w"],
     sigmas: Float[Tensor, "steps"],
     *,
-    labels: Int[Tensor, "n"] | None = None,
+    labels: Conditioning = None,
     data: Float[Tensor, "m c h w"] | None = None,
     config: MeasureConfig,
     generator: torch.Generator | None = None,
@@ -41,7 +42,7 @@ def operator_measures(
         denoiser: The denoiser.
         images: Held-out images.
         sigmas: The sampler's noise levels.
-        labels: Classes of the images, for a conditional denoiser.
+        labels: Classes of the images, or whatever the denoiser is conditioned on, one entry per image.
         data: Images for the Gaussian prediction.
         config: Sizes.
         generator: Source of randomness.
@@ -53,7 +54,7 @@ def operator_measures(
     if not config.operator_images:
         return {}, {}
     first = slice(config.operator_images)
-    given = None if labels is None else labels[first]
+    given = rows_of(labels, first)
     try:
         middle = (torch.arange(config.operator_levels) + 0.5) / config.operator_levels
         calibration = mmse_identity(

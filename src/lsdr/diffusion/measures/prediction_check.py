@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lsdr.diffusion.ddpm import DDPMDenoiser
-from lsdr.diffusion.denoiser import Denoiser
+from lsdr.diffusion.denoiser import Conditioning, Denoiser
 from lsdr.diffusion.edm import EDMDenoiser
 from lsdr.diffusion.flow import FlowDenoiser
+from lsdr.probes.conditioning import rows_of
 from lsdr.probes.evaluating import evaluating
 
 READINGS = {
@@ -75,7 +76,7 @@ def prediction_check(
     denoiser: Callable[..., Tensor],
     clean: Float[Tensor, "n c *dims"],
     *,
-    conditioning: Int[Tensor, "n"] | None = None,
+    conditioning: Conditioning = None,
     levels: int = 7,
     batch: int = 64,
     generator: torch.Generator | None = None,
@@ -102,7 +103,7 @@ def prediction_check(
     Args:
         denoiser: D(x, sigma, conditioning), any callable; other readings are tried if it has a `model`.
         clean: Images in the range that the network was trained on.
-        conditioning: Their classes, for a conditional denoiser.
+        conditioning: Their classes, or whatever the denoiser is conditioned on, one entry per image.
         levels: How many noise levels.
         batch: Images per evaluation.
         generator: Source of the noise, on the CPU.
@@ -191,13 +192,13 @@ def _readings(denoiser: Any, model: Any) -> dict[str, Denoiser]:
     return {name: read_as(name, model, table) for name in READINGS}
 
 
-def _silent(x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
+def _silent(x: Tensor, *arguments: Any, **named: Any) -> Tensor:
     """A network that says nothing."""
     return torch.zeros_like(x)
 
 
 def _errors(
-    denoiser: Any, clean: Tensor, noise: Tensor, sigma: Tensor, conditioning: Tensor | None, batch: int
+    denoiser: Any, clean: Tensor, noise: Tensor, sigma: Tensor, conditioning: Conditioning, batch: int
 ) -> Float[Tensor, "levels"]:
     """Mean squared error per pixel at each level, in float64 on the CPU; infinite where the network has no answer."""
     errors = []
@@ -205,7 +206,7 @@ def _errors(
         for level in sigma:
             total = 0.0
             for rows in torch.arange(len(clean), device=clean.device).split(batch):
-                given = None if conditioning is None else conditioning[rows]
+                given = rows_of(conditioning, rows)
                 denoised = denoiser(clean[rows] + level * noise[rows], level.expand(len(rows)), given)
                 total += float((denoised - clean[rows]).double().square().sum())
             errors.append(total / clean.numel())

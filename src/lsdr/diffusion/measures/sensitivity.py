@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lsdr.probes.conditioning import Given, each_tensor
+
 STEP = {torch.float64: 1e-5, torch.float32: 3e-3, torch.bfloat16: 1e-1, torch.float16: 1e-1}
 """Size per pixel (root mean square) of a finite difference of unit-normal noise, by precision: large against rounding
 in a chain of network evaluations, small against the noise itself."""
@@ -16,7 +18,7 @@ def sensitivity(
     sample: Callable[..., Tensor],
     noise: Float[Tensor, "n ..."],
     *,
-    conditioning: Tensor | None = None,
+    conditioning: Given = None,
     step: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "n"]:
@@ -64,7 +66,7 @@ def sensitivity(
     above, below = noise + change, noise - change
     # What was applied after rounding, not what was meant.
     applied = _norm(above.double() - below.double())
-    given = () if conditioning is None else (torch.cat([conditioning, conditioning]),)
+    given = () if conditioning is None else (each_tensor(lambda name, each: torch.cat([each, each]), conditioning),)
     up, down = sample(torch.cat([above, below]), *given).double().chunk(2)
     response: Tensor = _norm(up - down) / applied
     return response

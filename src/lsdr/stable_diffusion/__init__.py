@@ -1,0 +1,1 @@
+"""Stable Diffusion: fine-tune it, full or LoRA, and see what that did."""
