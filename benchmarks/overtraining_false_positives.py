@@ -3,10 +3,11 @@
 Short LoRA fine-tunes (overtraining_runs.py), each on 4 to 400 images with a learning rate and a rank drawn at random,
 are watched as a run is: the monitor's probes, and a held-out loss on 16 images. Whether one overtrains is told by 400
 other images: a healthy run's loss on these never rises by more than 1 % above its least so far, an overtraining one's
-ends 5 % above it or more; what is between is left out of both rates. Thresholds were chosen on seeds below 1000; the
-rates are of seeds from 1000 on.
+ends 5 % above it or more; what is between is left out of both rates. Thresholds were chosen on the seeds 0 to 18, with
+a margin; the rates are of seeds from 1000 on. When that of the logits was chosen the first 38 of these had been looked
+at; the other 26 alone come to 0 false alarms in 15 and 8 hits in 8, one of them without the held-out loss.
 
-Run `python benchmarks/overtraining_false_positives.py [--seeds 96] [--first 1000] [--keep FILE]`; with --keep the runs
+Run `python benchmarks/overtraining_false_positives.py [--seeds 64] [--first 1000] [--keep FILE]`; with --keep the runs
 are kept, and those that are there are not made again. A run takes five seconds of one core. Appends to
 benchmarks/results/overtraining_false_positives.jsonl.
 """
@@ -110,7 +111,7 @@ def collect(seeds: Iterable[int], keep: Path | None) -> list[Run]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=96)
+    parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--first", type=int, default=1000)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
