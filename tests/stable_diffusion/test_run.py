@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
@@ -317,6 +318,46 @@ def test_bad_images_and_missing_captions_are_left_out_and_named_or_refused(train
     code, _, error = train(tmp_path / "third", "--data", data)
     assert code == 2
     assert "caption" in error
+
+
+def test_images_are_counted_once_and_long_captions_are_not_said_to_be_left_out(train, tmp_path):
+    data = tiny.photos(tmp_path / "photos", 12)
+    (data / "003.png").write_bytes((data / "003.png").read_bytes()[:60])
+    (data / "004.txt").write_text("flower " * 200)
+    prior = tiny.photos(tmp_path / "prior", 2, seed=1)
+    code, printed, error = train(
+        tmp_path / "run", "--data", data, "--repeats", "3", "--flip", "--prior", prior, "--sanity", "warn"
+    )
+    assert code == 0, error
+    assert "1 left out as damaged (003.png); 13 images remain" in printed
+    assert "1 used as long caption (004.png)" in printed
+    assert "left out of the data: 1 x damaged" in printed
+    assert "used, not as it is: 1 x long_caption (004.png)" in printed
+    found = runs.read_json(tmp_path / "run" / "data.json")
+    assert (found["count"], found["heldout"]) == (11, 2)  # of 11 images and 2 prior ones
+
+
+def test_a_run_is_not_resumed_on_other_images_or_captions(train, tmp_path):
+    data = tiny.photos(tmp_path / "photos", 6)
+    assert train(tmp_path / "run", "--data", data)[0] == 0
+    (data / "001.txt").write_text("another caption")
+    known = (tmp_path / "run" / "data.json").read_bytes()
+    for _ in range(2):  # the first refusal leaves what the second compares with
+        code, _, error = train(tmp_path / "run", "--data", data, "--resume", "--steps", "3")
+        assert code == 2
+        assert "not those that this run began with" in error
+        assert (tmp_path / "run" / "data.json").read_bytes() == known
+    tiny.photos(data, 6)
+    code, _, error = train(tmp_path / "run", "--data", data, "--resume", "--steps", "3")
+    assert code == 0, error
+    assert not (tmp_path / "run" / "crash.txt").exists()
+
+
+def test_the_range_test_is_refused_to_several_processes(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    code, _, error = train(tmp_path, "--lr-range-steps", "10")
+    assert code == 2
+    assert "one process" in error
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,10 @@ def test_problems_of_the_data_are_told_with_names():
     assert [check.verdict for check in checks] == ["warning"]
     assert "5 left out as no caption (a, b, c, ...); 15 images remain" in checks[0].message
     assert check_data([], 20)[0].verdict == "ok"
+    assert check_data([{"kind": "repeated_folder", "count": 1, "examples": ["x"]}], 20)[0].verdict == "ok"
+    (long,) = check_data([{"kind": "long_caption", "count": 2, "examples": ["a", "b"]}], 20)
+    assert long.verdict == "warning"
+    assert long.message.startswith("2 used as long caption (a, b)")
 
 
 def test_refusals_stop_unless_told_otherwise_and_are_written_down(tmp_path):

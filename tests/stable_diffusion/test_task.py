@@ -12,6 +12,7 @@ from lsdr.stable_diffusion.config import StableDiffusionConfig
 from lsdr.stable_diffusion.encoded import encode_dataset
 from lsdr.stable_diffusion.lr_range import lr_range, suggest
 from lsdr.stable_diffusion.pipeline import load_pipeline
+from lsdr.stable_diffusion.task import StableDiffusionTask
 from lsdr.training.config import TrainingConfig
 
 spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
@@ -160,6 +161,19 @@ def test_the_range_test_leaves_no_trace(parts):
     assert found.loss[-1] != found.initial_loss
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in task.model.state_dict().items())
+
+
+def test_the_range_test_takes_the_micro_batches_of_the_training(parts, monkeypatch):
+    task, _, _, config = parts
+    losses, sizes = StableDiffusionTask.losses, set()
+
+    def counting(self, model, batch):
+        sizes.add(len(batch["mean"]))
+        return losses(self, model, batch)
+
+    monkeypatch.setattr(StableDiffusionTask, "losses", counting)
+    lr_range(task, replace(config.training, accumulate=2), (), 10)
+    assert sizes == {1}
 
 
 def test_the_suggested_rate_follows_the_curve():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lsdr import runs
+from lsdr.data.problem import USED
 from lsdr.experiments.fields import differences
 from lsdr.experiments.states import read_status
 
@@ -71,10 +72,11 @@ def is_finished(directory: Path, steps: int) -> bool:
 
 
 def print_left_out(data: Mapping[str, Any]) -> None:
-    """Say which files were left out of the data of this description, if any."""
+    """Say which files were left out of the data of this description, or used otherwise than they are, if any."""
     for problem in data["problems"]:
         examples = ", ".join(map(str, problem["examples"][:3])) + ", ..." * (problem["count"] > 3)
-        print(f"left out of the data: {problem['count']} x {problem['kind']} ({examples})")
+        what = "used, not as it is" if problem["kind"] in USED else "left out of the data"
+        print(f"{what}: {problem['count']} x {problem['kind']} ({examples})")
 
 
 def exit_status(status: str) -> int:

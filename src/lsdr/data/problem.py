@@ -6,6 +6,8 @@ from typing import Any
 _EXAMPLES = 5
 # What is beside the images rather than wrong with them; `on_bad="refuse"` does not refuse it.
 HARMLESS = ("ignored", "repeated_folder")
+# What is told of images that are used all the same.
+USED = ("long_caption",)
 
 
 class BadImageError(ValueError):
@@ -27,7 +29,7 @@ class BadImageError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing found in the data that is not used for training."""
+    """One thing found in the data that is not used for training, or (`USED`) not as it is."""
 
     kind: str
     name: str

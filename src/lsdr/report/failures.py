@@ -6,6 +6,7 @@ from typing import Any
 
 from lsdr.report.load import Results, Run
 from lsdr.report.numbers import count, number
+from lsdr.report.overtraining import KIND as OVERTRAINING
 from lsdr.report.plain import mapping, scalar, sequence
 
 _MOST_EVENTS = 40
@@ -53,7 +54,7 @@ class Event:
 
 def events(results: Results) -> tuple[list[Event], int]:
     """The first guard events, and how many more there are."""
-    found = [(run, record) for run in results.runs for record in run.events]
+    found = [(run, record) for run in results.runs for record in run.events if record.get("kind") != OVERTRAINING]
     return [_event(run, record) for run, record in found[:_MOST_EVENTS]], max(len(found) - _MOST_EVENTS, 0)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lsdr.report.load import Results
-from lsdr.report.numbers import count, number, percent, plural
+from lsdr.report.numbers import count, percent, plural
 from lsdr.report.plain import mapping, mappings, read_object, scalar
 
 _PAGE = "inspection.html"
@@ -35,20 +35,21 @@ def _sentence(inspection: dict[str, Any]) -> str:
     sizes = {name: size for name, delta in changes.items() if math.isfinite(size := scalar(delta.get("relative")))}
     if sizes:
         most = max(sizes, key=lambda name: sizes[name])
-        parts.append(f"the one that changed most is {most}, by {percent(sizes[most]).lstrip('+')} of its norm")
+        parts.append(f"the layer that changed most is {most}, by {percent(sizes[most]).lstrip('+')} of its norm")
     known = {
         name: intruders for name, delta in changes.items() if (intruders := scalar(delta.get("new_directions"))) > 0
     }
     if known:
-        parts.append(f"{plural(len(known), 'layer')} have {number(sum(known.values()))} directions new to the base")
+        parts.append(
+            f"{plural(int(sum(known.values())), 'direction')} in {plural(len(known), 'layer')} new to the base"
+        )
     return "; ".join(parts) + "."
 
 
 def _findings(findings: list[dict[str, Any]], layers: int) -> str:
     """How many findings there are of each severity, and the gravest in full."""
-    looked = f"of {plural(layers, 'layer')}"
     if not findings:
-        return f"{looked} none stands out from its peers by more than clean models do".capitalize()
+        return f"Of {plural(layers, 'layer')} none stands out from its peers by more than clean models do"
     tally = {name: sum(each.get("severity") == name for each in findings) for name in _SEVERITIES}
     words = " and ".join(
         plural(amount, "remark" if name == "info" else name) for name, amount in tally.items() if amount

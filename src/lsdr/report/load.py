@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lsdr.diffusion.measures.catalogue import MEASURES
+from lsdr.report import names
 from lsdr.report.plain import columns, mapping, mappings, read_object, records, scalar, sequence
 from lsdr.report.thin import Array
 
@@ -32,6 +32,7 @@ class Run:
     monitored: list[dict[str, Any]]
     measures: dict[str, float]
     curves: dict[str, Any]
+    lr_range: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -80,7 +81,7 @@ class Results:
     def label(self, measure: str) -> str:
         """A measure's name in words."""
         label = self.about(measure).get("label")
-        return str(label) if label else plain_name(measure).replace("_", " ")
+        return str(label) if label else names.spelled(plain_name(measure))
 
     def about(self, measure: str) -> dict[str, Any]:
         """What experiment.json says about a measure: label, unit, better, description."""
@@ -120,8 +121,8 @@ def load(directory: Path) -> Results:
         )
     summary = read_object(directory / "summary.json", notes)
     named = [str(item["against"]) for item in mappings(summary.get("comparisons")) if item.get("against")]
-    names = [method.name for method in methods]
-    baseline = next(iter(named), "baseline" if "baseline" in names or not names else names[0])
+    known = [method.name for method in methods]
+    baseline = next(iter(named), "baseline" if "baseline" in known or not known else known[0])
     return Results(directory, False, record, methods, baseline, summary, notes)
 
 
@@ -151,6 +152,10 @@ def _seeds(folder: Path) -> list[int]:
 def _load_run(folder: Path, method: str, seed: int | None, notes: list[str]) -> Run:
     status = read_object(folder / "status.json", notes)
     measures = read_object(folder / "measures.json", notes)
+    curves = read_object(folder / "curves.json", notes)
+    lr_range = read_object(folder / "lr_range.json", notes)
+    if lr_range:  # then the "grid" is that ramp again
+        curves.pop("lr_grid", None)
     return Run(
         method=method,
         seed=seed,
@@ -164,7 +169,8 @@ def _load_run(folder: Path, method: str, seed: int | None, notes: list[str]) -> 
         spectra=list(records(folder / "spectra.jsonl", notes)),
         monitored=list(records(folder / "monitor.jsonl", notes)),
         measures={name: number for name, value in measures.items() if np.isfinite(number := scalar(value))},
-        curves=read_object(folder / "curves.json", notes),
+        curves=curves,
+        lr_range=lr_range,
     )
 
 
@@ -187,5 +193,5 @@ def _single_record(run: Run, notes: list[str]) -> dict[str, Any]:
         "environment": environment,
         "data": read_object(run.directory / "data.json", notes),
         "config": run.config,
-        "measures": {name: vars(measure) for name, measure in MEASURES.items() if name in run.measures},
+        "measures": names.described(run.measures),
     }

@@ -1,6 +1,7 @@
 """Warnings that a fine-tune has begun to overtrain, in words."""
 
 import math
+from typing import Any
 
 from lsdr.report.load import Results
 from lsdr.report.numbers import count
@@ -13,12 +14,13 @@ KIND = "overtraining"
 def overtraining(results: Results) -> list[str]:
     """One sentence for each warning, run by run in the order of the steps."""
     return [
-        f"{'' if results.single else f'{run.name}: '}{_when(scalar(event.get('step')))}{event.get('message') or ''}"
+        ("" if results.single else f"{run.name}: ") + _sentence(event)
         for run in results.runs
         for event in run.events
         if event.get("kind") == KIND
     ]
 
 
-def _when(step: float) -> str:
-    return f"at step {count(step)} " if math.isfinite(step) else ""
+def _sentence(event: dict[str, Any]) -> str:
+    step, message = scalar(event.get("step")), str(event.get("message") or "").rstrip(".")
+    return (f"at step {count(step)} " if math.isfinite(step) else "") + f"{message}."

@@ -41,14 +41,24 @@ def columns(path: Path, names: tuple[str, ...], notes: list[str]) -> dict[str, A
 
 def read_object(path: Path, notes: list[str]) -> dict[str, Any]:
     """A file's JSON object; empty, with a note, if it cannot be read, and empty if it is missing."""
+    value = _read(path, notes)
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def read_objects(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """A file's JSON list of objects; empty, with a note, if it cannot be read, and empty if it is missing."""
+    return mappings(_read(path, notes))
+
+
+def _read(path: Path, notes: list[str]) -> object:
     if not path.exists():
-        return {}
+        return None
     try:
-        value = read_json(path)
+        found: object = read_json(path)
     except (ValueError, OSError) as error:
         notes.append(f"{_short(path)} could not be read: {error}.")
-        return {}
-    return dict(value) if isinstance(value, Mapping) else {}
+        return None
+    return found
 
 
 def _short(path: Path) -> str:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lsdr.report import failures, tables, words
+from lsdr.report import failures, sanity, tables, words
+from lsdr.report.figures.adapter import adapter_plots
 from lsdr.report.figures.layers import eigenvalue_plots, layer_names, layer_plots
 from lsdr.report.figures.losses import loss_plots
+from lsdr.report.figures.lr_range import lr_range_plot
 from lsdr.report.figures.measures import effects_plot, seed_plots
 from lsdr.report.figures.operator import operator_plots
 from lsdr.report.figures.operator_calibration import calibration_plot
@@ -15,8 +17,10 @@ from lsdr.report.figures.power import power_plot
 from lsdr.report.figures.stability import lr_plot
 from lsdr.report.figures.style import pens
 from lsdr.report.figures.watched import watched_plots
+from lsdr.report.inspected import inspected
 from lsdr.report.load import Results, load
 from lsdr.report.operator.artifacts import artifacts_by_method
+from lsdr.report.overtraining import overtraining
 from lsdr.report.render import render
 from lsdr.report.samples import final_samples, progress
 from lsdr.report.verdicts import by_method, verdicts
@@ -59,7 +63,7 @@ def _content(results: Results) -> dict[str, Any]:
     found = verdicts(results)
     notes = list(results.notes)
     shown_events, more_events = failures.events(results)
-    lr = lr_plot(results)
+    checks = sanity.checks(results, notes)
     power = power_plot(results)
     effects = effects_plot(results, found)
     content = {
@@ -69,13 +73,17 @@ def _content(results: Results) -> dict[str, Any]:
         "facts": words.facts(results),
         "caution": words.caution(results, found),
         "findings": words.findings(results, found),
+        "overtraining": overtraining(results),
+        "inspected": inspected(results, notes),
+        "checks": checks,
+        "checked": sanity.tally(checks),
         "comparisons_note": words.comparisons_note(results, found),
         "overview": tables.overview(results, found),
         "groups": [(flag, group) for flag in (False, True) if (group := by_method(found, equal_time=flag))],
         "effects": effects,
         "medians": tables.medians(results),
         "losses": loss_plots(results),
-        "lr": lr,
+        "rates": [plot for plot in (lr_plot(results), lr_range_plot(results)) if plot],
         "stability": tables.stability(results),
         "samples": final_samples(results, notes),
         "progress": progress(results, notes),
@@ -84,7 +92,7 @@ def _content(results: Results) -> dict[str, Any]:
         "operator": [plot for plot in (*operator_plots(results), calibration_plot(results)) if plot],
         "density": density_plot(results),
         "weights": layer_plots(results, "weights"),
-        "watched": watched_plots(results),
+        "watched": [*adapter_plots(results), *watched_plots(results)],
         "layers": {kind: layer_names(results, kind) for kind in ("weights", "features")},
         "features": [*layer_plots(results, "features"), *eigenvalue_plots(results)],
         "sensitivity": seed_plots(results, _SENSITIVITY),

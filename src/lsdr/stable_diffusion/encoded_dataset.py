@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from lsdr.data.problem import Problem, Problems
 from lsdr.data.split import held_out
-from lsdr.stable_diffusion.cache import part_path, read_part
+from lsdr.stable_diffusion.cache import part_key, part_path, read_part
 
 _KEPT_BYTES = 512 * 2**20
 
@@ -121,6 +121,18 @@ class EncodedDataset(Dataset[dict[str, Tensor]]):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_read": {}}
+
+    @property
+    def pictures(self) -> int:
+        """How many files the examples are made of: mirrored and repeated ones count once."""
+        examples = [self._examples[row] for row in self._rows]
+        return len({(each.prior, each.name) for each in examples})
+
+    @property
+    def digest(self) -> str:
+        """A digest of images, captions and their order, which decide what a step sees and what is held out."""
+        examples = [self._examples[row] for row in self._rows]
+        return part_key(*(f"{each.image} {each.prior:d} {each.mirrored:d} {each.caption}" for each in examples))
 
     @property
     def problems(self) -> list[Problem]:

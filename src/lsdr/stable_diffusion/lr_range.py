@@ -55,7 +55,8 @@ def lr_range(
     loss of four latents is taken under the same noise. A step sees all steps before it: the loss at a rate is that
     after a ramp up to it. The task's network and torch's generator stay as they are.
 
-    Cost: a copy of the network's trained part, `steps` steps, and 24 evaluations of the network after each.
+    Cost: a copy of the whole network, `steps` steps in as many micro-batches as in training, and 24 evaluations of the
+    network after each. In a launch of one process: several would wait for each other.
 
     Source: Smith 2017, "Cyclical learning rates for training neural networks", section 3.3; the rule for the suggestion
     is fastai's. Deviation: fixed noise instead of a running mean of the training loss.
@@ -76,9 +77,7 @@ def lr_range(
         raise ValueError(f"a learning-rate range test needs at least 10 steps, got {steps}")
     low, high = _DECADES
     rates = [config.lr * 10 ** (low + (high - low) * step / (steps - 1)) for step in range(steps)]
-    training = replace(
-        config, steps=steps, warmup=0, lr_schedule="constant", compile=False, trackers=(), ema=0.0, accumulate=1
-    )
+    training = replace(config, steps=steps, warmup=0, lr_schedule="constant", compile=False, trackers=(), ema=0.0)
     task = replace(task, model=copy.deepcopy(task.model))
     batch = {name: value[:_PROBES] for name, value in task.heldout[0].items()}
     dataset: Any = task.dataset

@@ -105,9 +105,16 @@ def _run(
     say: Callable[[str], None],
 ) -> Outcome:
     device, resumed = accelerator.device, bool(checkpoint.checkpoints(directory / "checkpoints"))
+    if config.lr_range_steps and not resumed and accelerator.num_processes > 1:  # the others would wait in it for ever
+        raise ValueError(
+            f"the learning-rate range test runs in one process, and there are {accelerator.num_processes}; run it by "
+            "itself with --steps 1 and another --out, then train without --lr-range-steps"
+        )
     pipeline = load_pipeline(config.model)
     with accelerator.main_process_first():  # the others find the cache filled
         dataset = encode(config, pipeline, config.cache or directory / "cache", device, _encoding(show=show))
+    if resumed:
+        _refuse_other_data(dataset, directory)
     if accelerator.is_main_process:
         _describe(config, pipeline, dataset, directory)
     task = build_task(config, pipeline, dataset, device)
@@ -169,7 +176,7 @@ def look(
     network = check_network(denoiser, batches)
     factor = getattr(pipeline.vae.config, "scaling_factor", None)
     latents = check_latents([mean for mean, _ in batches], scaling_factor=factor, working=network.verdict == "ok")
-    checks = [*check_data(dataset.problem_summary(), len(dataset)), *latents]
+    checks = [*check_data(dataset.problem_summary(), dataset.pictures), *latents]
     found = pictures(config, pipeline)
     if found:
         try:
@@ -182,6 +189,17 @@ def look(
     return checks
 
 
+def _refuse_other_data(dataset: EncodedDataset, directory: Path) -> None:
+    """Stop a resumed run whose data has changed: what is held out is drawn from all of it, and would be drawn anew."""
+    path = directory / "data.json"
+    known = runs.read_json(path).get("digest") if path.exists() else None
+    if known is not None and known != dataset.digest:
+        raise ValueError(
+            "the images or captions are not those that this run began with: pictures that it was trained on would be "
+            "held out now; give it the data as it was, or start a run in another --out"
+        )
+
+
 def _describe(config: StableDiffusionConfig, pipeline: Pipeline, dataset: EncodedDataset, directory: Path) -> None:
     """Write down what is trained on."""
     train, heldout = dataset.split(config.holdout, seed=0)
@@ -189,11 +207,12 @@ def _describe(config: StableDiffusionConfig, pipeline: Pipeline, dataset: Encode
         directory / "data.json",
         {
             "source": config.data,
-            "count": len({train.name(index) for index in range(len(train))}),
+            "count": train.pictures,
             "heldout": 0 if heldout is None else len(heldout),
             "shape": [3, config.resolution, config.resolution],
             "classes": None,
             "problems": dataset.problem_summary(),
+            "digest": dataset.digest,
             "family": pipeline.family,
             "buckets": [[*_shape(dataset, group), len(group)] for group in dataset.groups],
         },

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lsdr import runs
+from lsdr.data.problem import HARMLESS, USED
 from lsdr.stable_diffusion.latents import decode_latents, encode_pixels
 
 Verdict = Literal["ok", "warning", "refused"]
@@ -62,11 +63,11 @@ def conclude(checks: Sequence[Check], directory: Path, *, refuse: bool) -> None:
 
 
 def check_data(problems: Sequence[Mapping[str, Any]], images: int) -> list[Check]:
-    """Whether images were left out because they could not be read or had no caption.
+    """Whether images were left out because they could not be read or had no caption, or captions are cut off.
 
     Args:
         problems: Counts by kind with examples, as `lsdr.data.problem.Problems.summary` gives them.
-        images: How many images are left to train on.
+        images: How many images are left, mirrored and repeated ones once.
 
     Returns:
         One check for each kind; one that says that all is well where there is none.
@@ -79,18 +80,17 @@ def check_data(problems: Sequence[Mapping[str, Any]], images: int) -> list[Check
     for problem in problems:
         names = ", ".join(map(str, problem["examples"][:3])) + ", ..." * (problem["count"] > 3)
         kind, count = str(problem["kind"]), int(problem["count"])
-        if kind == "ignored":  # files beside the images
+        if kind in HARMLESS:  # beside the images
             continue
-        them = "it" if count == 1 else "them"
-        found.append(
-            Check(
-                f"data: {kind}",
-                "warning",
+        if kind in USED:
+            message = f"{count} used as {kind.replace('_', ' ')} ({names}): what no text encoder reads is cut off"
+        else:
+            them = "it" if count == 1 else "them"
+            message = (
                 f"{count} left out as {kind.replace('_', ' ')} ({names}); {images} images remain: repair or remove "
-                f"{them}",
-                dict(problem),
             )
-        )
+            message += them
+        found.append(Check(f"data: {kind}", "warning", message, dict(problem)))
     return found or [Check("data", "ok", f"all {images} images are readable and have captions", {"images": images})]
 
 

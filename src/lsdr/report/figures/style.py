@@ -147,7 +147,7 @@ def add_curves(figure: Any, curves: list[Curve], pen: Pen, hover: str, *, ends: 
         line = {"color": pen.colour, "width": 2 if alone else 1, "dash": pen.dash}
         # Single precision is plenty for a plot and halves the page.
         shared = {"legendgroup": pen.group, "name": safe(curve.run.name), "hovertemplate": hover}
-        figure.add_scatter(x=_short(x), y=_short(y), mode="lines", line=line, opacity=1.0 if alone else 0.4, **shared)
+        figure.add_scatter(x=_short(x), y=_short(y), mode=_mode(y), line=line, opacity=1.0 if alone else 0.4, **shared)
         finite = np.flatnonzero(np.isfinite(y))
         if ends and curve.run.state in ("diverged", "crashed") and len(finite):
             last = finite[-1]
@@ -160,9 +160,14 @@ def add_curves(figure: Any, curves: list[Curve], pen: Pen, hover: str, *, ends: 
     if not alone:
         x, y = middle([(curve.x, curve.y) for curve in curves])
         figure.add_scatter(
-            x=_short(x), y=_short(y), mode="lines", line={"color": pen.colour, "width": 3, "dash": pen.dash},
+            x=_short(x), y=_short(y), mode=_mode(y), line={"color": pen.colour, "width": 3, "dash": pen.dash},
             legendgroup=pen.group, name=f"{safe(curves[0].run.method)}, median", hovertemplate=hover,
         )  # fmt: skip
+
+
+def _mode(values: Array) -> str:
+    """How to draw a curve: a line through one point cannot be seen."""
+    return "lines" if np.isfinite(values).sum() > 1 else "lines+markers"
 
 
 def gather(method: Method, read: Any) -> list[Curve]:

@@ -97,5 +97,5 @@ def _as_run(found: dict[str, Any]) -> Results:
         "power_spectrum": found.get("power_spectrum"),
     }
     folder = Path(str(found.get("source") or "."))
-    run = Run("samples", None, folder, "finished", {}, {}, {}, {}, [], [], [], {}, curves)
+    run = Run("samples", None, folder, "finished", {}, {}, {}, {}, [], [], [], {}, curves, {})
     return Results(folder, True, {}, [Method("samples", "", [], [run])], "samples", {})
