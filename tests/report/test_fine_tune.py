@@ -55,10 +55,9 @@ def _values(drawn):
 
 
 def test_the_page_of_a_fine_tune(tmp_path):
-    grid = {"lr": RAMP["lr"], "loss": RAMP["loss"], "diverged": [False] * 4 + [True], "initial_loss": 1.0}
     layer = {"name": "to_q", "delta": {"relative": 0.25, "new_directions": 0}}
     _run(tmp_path, sanity=SANITY, inspection={"layers": [layer], "findings": []}, lr_range=RAMP,
-         curves={"lr_grid": grid}, measures={"heldout_loss": 0.4, "base_heldout_loss": 0.5})  # fmt: skip
+         measures={"heldout_loss": 0.4, "base_heldout_loss": 0.5})  # fmt: skip
     (tmp_path / "inspection.html").write_text("")
     append_record(tmp_path / "events.jsonl", OVERTRAINED)
     page = write_report(tmp_path)
@@ -141,7 +140,7 @@ def test_norms_of_an_adapter_are_the_largest_of_the_newest_values(tmp_path):
 
 def test_a_ramp_is_no_grid(tmp_path):
     grid = {"lr": RAMP["lr"], "loss": RAMP["loss"], "initial_loss": 1.0}
-    results = load(_run(tmp_path, curves={"lr_grid": grid}))
+    results = load(_run(tmp_path / "grid", curves={"lr_grid": grid}))
     assert lr_plot(results) is not None
     assert lr_range_plot(results) is None
     results = load(_run(tmp_path, lr_range=RAMP))

@@ -154,8 +154,6 @@ def _load_run(folder: Path, method: str, seed: int | None, notes: list[str]) -> 
     measures = read_object(folder / "measures.json", notes)
     curves = read_object(folder / "curves.json", notes)
     lr_range = read_object(folder / "lr_range.json", notes)
-    if lr_range:  # then the "grid" is that ramp again
-        curves.pop("lr_grid", None)
     return Run(
         method=method,
         seed=seed,

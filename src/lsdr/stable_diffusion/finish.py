@@ -59,7 +59,6 @@ def finish(
                 image.save(path, format="png")
         if config.inspect:
             _inspect(config, pipeline, saved, directory)
-    runs.write_json(directory / "curves.json", _curves(directory))
     runs.write_json(directory / "measures.json", measures)
 
 
@@ -99,13 +98,3 @@ def _of_training(directory: Path, outcome: Outcome) -> dict[str, float | None]:
             "memory_mb": records[-1]["memory_mb"],
         }
     return measures
-
-
-def _curves(directory: Path) -> dict[str, object]:
-    """The learning-rate range test in the form of the report's learning-rate curve."""
-    if not (directory / "lr_range.json").exists():
-        return {}
-    found = runs.read_json(directory / "lr_range.json")
-    diverged = [loss is None for loss in found["loss"]]
-    grid = {"lr": found["lr"], "loss": found["loss"], "diverged": diverged, "initial_loss": found["initial_loss"]}
-    return {"lr_grid": grid}

@@ -41,7 +41,7 @@ def run(
     """Encode, check, train, save, compare with the base; go on from whatever of this is in `directory` already.
 
     Writes, beside what `lsdr.training.loop.train` writes: sanity.json, data.json, data.png, samples/step-000000.png
-    (the base) and samples/final.png, measures.json, curves.json, inspection.json and inspection.html (every layer
+    (the base) and samples/final.png, measures.json, inspection.json and inspection.html (every layer
     against the base), and the averaged weights: of a LoRA pytorch_lora_weights.safetensors (diffusers) and
     lora_kohya.safetensors (ComfyUI, AUTOMATIC1111) where the family has that layout, else pipeline/ (diffusers) and,
     if asked for, model.safetensors (ComfyUI, AUTOMATIC1111).
