@@ -371,6 +371,7 @@ def test_the_range_test_is_refused_to_several_processes(train, tmp_path, monkeyp
         (["--method", "decorelation"], "decorrelation"),
         (["--holdout", "1.5"], "holdout"),
         (["--resolution", "8"], "resolution"),
+        (["--resolution", "99999999"], "at most 16384"),
         (["--max-norm", "-1"], "max_norm"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

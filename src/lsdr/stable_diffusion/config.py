@@ -6,6 +6,9 @@ from typing import Literal
 
 from lsdr.training.config import TrainingConfig
 
+# Far beyond what these networks draw; without an end a slip of the finger would count buckets for hours.
+_LARGEST = 16384
+
 
 def _training() -> TrainingConfig:
     """Fine-tuning moves weights that are good already: fewer examples a step, smaller steps, clipped."""
@@ -99,6 +102,8 @@ class StableDiffusionConfig:
         for name, least in (("resolution", 16), ("repeats", 1), ("rank", 1), ("validation_steps", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.resolution > _LARGEST:
+            raise ValueError(f"resolution is in pixels and at most {_LARGEST}, got {self.resolution}")
         for name in ("offset_noise", "prior_weight", "max_norm", "validation_guidance", "lr_range_steps"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
