@@ -1,14 +1,16 @@
 """The folder of one training run: taken by one run alone, and resumed only with the options that it began with."""
 
+import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lsdr import runs
 from lsdr.data.problem import USED
 from lsdr.experiments.fields import differences
+from lsdr.experiments.lock import alone
 from lsdr.experiments.states import read_status
 
 # What a run may be resumed with anew: more steps, other intervals of recording, other means of reading, another guard,
@@ -25,6 +27,38 @@ _MAY_CHANGE = (
     "trackers",
     "guard",
 )
+
+
+def run_in(
+    directory: Path,
+    config: dict[str, Any],
+    train: Callable[[], int],
+    *,
+    resume: bool,
+    may_change: tuple[str, ...] = (),
+) -> int:
+    """Train in a folder that no other command uses meanwhile, unless the run in it is finished; returns the exit code.
+
+    Args:
+        directory: The run's folder; made if it is missing.
+        config: As in `claim`.
+        train: What trains, and gives the exit code.
+        resume: As in `claim`.
+        may_change: As in `claim`.
+
+    Raises:
+        ValueError: As `claim`, or if another command is at work in the folder.
+    """
+    if os.environ.get("RANK", "0") != "0":  # under `accelerate launch` one rank speaks for all
+        return train()
+    directory.mkdir(parents=True, exist_ok=True)
+    with alone(directory):
+        claim(directory, config, resume=resume, may_change=may_change)
+        steps = config["training"]["steps"]
+        if is_finished(directory, steps):
+            print(f"{directory} is finished already, after {steps} steps")
+            return 0
+        return train()
 
 
 def claim(directory: Path, config: dict[str, Any], *, resume: bool, may_change: tuple[str, ...] = ()) -> None:

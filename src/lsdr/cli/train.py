@@ -1,14 +1,13 @@
 """`lsdr train diffusion`."""
 
-import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from lsdr import runs
-from lsdr.cli.run_folder import claim, exit_status, is_finished, print_left_out
+from lsdr.cli.run_folder import exit_status, print_left_out, run_in
 from lsdr.diffusion.config import DiffusionConfig
 from lsdr.experiments.fields import to_dict
-from lsdr.experiments.lock import alone
 from lsdr.experiments.methods import Method, resolve
 
 
@@ -35,15 +34,8 @@ class TrainDiffusion:
         """Train, measure, report."""
         method = resolve(self.method)
         config = replace(self.config, training=replace(self.config.training, **method.overrides))
-        if os.environ.get("RANK", "0") != "0":  # under `accelerate launch` one rank speaks for all
-            return self._train(config, method)
-        self.out.mkdir(parents=True, exist_ok=True)
-        with alone(self.out):
-            claim(self.out, {"method": method.name, **to_dict(config)}, resume=self.resume)
-            if is_finished(self.out, config.training.steps):
-                print(f"{self.out} is finished already, after {config.training.steps} steps")
-                return 0
-            return self._train(config, method)
+        options = {"method": method.name, **to_dict(config)}
+        return run_in(self.out, options, partial(self._train, config, method), resume=self.resume)
 
     def _train(self, config: DiffusionConfig, method: Method) -> int:
         # torch is imported here and not above, so that help and wrong options answer at once.

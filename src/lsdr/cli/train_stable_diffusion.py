@@ -1,15 +1,14 @@
 """`lsdr train stable-diffusion`."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lsdr import runs
-from lsdr.cli.run_folder import claim, exit_status, is_finished, print_left_out
+from lsdr.cli.run_folder import exit_status, print_left_out, run_in
 from lsdr.experiments.fields import to_dict
-from lsdr.experiments.lock import alone
 from lsdr.experiments.methods import Method, resolve
 from lsdr.stable_diffusion.config import StableDiffusionConfig
 
@@ -55,16 +54,9 @@ class TrainStableDiffusion:
         """Encode, check, train, save, compare, report."""
         method = resolve(self.method)
         config = replace(self.config, training=replace(self.config.training, **method.overrides))
-        if os.environ.get("RANK", "0") != "0":  # under `accelerate launch` one rank speaks for all
-            return self._train(config, method)
-        self.out.mkdir(parents=True, exist_ok=True)
-        with alone(self.out):
-            options = {"method": method.name, **to_dict(config)}
-            claim(self.out, options, resume=self.resume, may_change=_MAY_CHANGE)
-            if is_finished(self.out, config.training.steps):
-                print(f"{self.out} is finished already, after {config.training.steps} steps")
-                return 0
-            return self._train(config, method)
+        options = {"method": method.name, **to_dict(config)}
+        train = partial(self._train, config, method)
+        return run_in(self.out, options, train, resume=self.resume, may_change=_MAY_CHANGE)
 
     def _train(self, config: StableDiffusionConfig, method: Method) -> int:
         # torch is imported here and not above, so that help and wrong options answer at once.

@@ -154,14 +154,22 @@ def _pair(sides: int | list[int]) -> list[int]:
 
 
 def _load_scheduler(folder: Path) -> Any:
-    """The scheduler of a pipeline folder; None where there is none. Its class comes from diffusers, nowhere else."""
-    file = folder / "scheduler" / "scheduler_config.json"
-    if not file.is_file():
-        return None
+    """The scheduler of a pipeline folder; None where there is none."""
+    part = folder / "scheduler"
+    return read_scheduler(part) if (part / "scheduler_config.json").is_file() else None
+
+
+def read_scheduler(part: Path) -> Any:
+    """A scheduler of diffusers from its folder; its class is named in the file and comes from nowhere else.
+
+    Raises:
+        ValueError: If the file names no scheduler of diffusers.
+    """
     import diffusers
 
+    file = part / "scheduler_config.json"
     name = str(_read_config(file).get("_class_name"))
     kind = getattr(diffusers, name, None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
         raise ValueError(f"{file} is of class {name!r}, which is no scheduler of diffusers")
-    return kind.from_pretrained(folder / "scheduler", local_files_only=True)  # type: ignore[attr-defined]
+    return kind.from_pretrained(part, local_files_only=True)  # type: ignore[attr-defined]

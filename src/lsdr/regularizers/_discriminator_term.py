@@ -89,7 +89,10 @@ class DiscriminatorTerm:
         return SizeStatistics(self._features, self._noise, self._tolerance, self._learn)
 
     def _penalty(self, step: StepImages, share: Share, context: Mapping[str, Any]) -> Float[Tensor, ""]:
-        data = self._sizes.setdefault("x".join(map(str, step.clean.shape[1:])), self._statistics())
+        size = "x".join(map(str, step.clean.shape[1:]))
+        if size not in self._sizes:
+            self._sizes[size] = self._statistics()
+        data = self._sizes[size]
         known = data.noise.ready or not self._learns
         ready = known and all(spread.ready for spread in data.spreads.values())
         learning = self._learns and torch.is_grad_enabled()
@@ -103,7 +106,7 @@ class DiscriminatorTerm:
         parts: dict[str, tuple[Tensor, Tensor]] = {}
         for name, feature in self._features.items():
             spread = data.spreads.get(name)
-            # What a spread is measured in takes the data's variance: it begins a step later.
+            # What a spread is measured in takes the data's spectrum: it begins a step later.
             learns = spread is not None and learning and known and spread.learning
             if not ready and not learns:
                 continue

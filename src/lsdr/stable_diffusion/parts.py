@@ -1,4 +1,4 @@
-"""Read one part of a pipeline folder: a network with all of its weights, a tokenizer, a scheduler."""
+"""Read one part of a pipeline folder: a network with all of its weights, a tokenizer."""
 
 import contextlib
 import logging
@@ -94,22 +94,6 @@ def read_tokenizer(part: Path, kind: Any) -> Any:
             return kind.from_pretrained(part, local_files_only=True)
     except Exception as error:  # the Rust library beneath raises bare exceptions
         raise ValueError(f"{part} cannot be read as a {kind.__name__}: {error}") from error
-
-
-def read_scheduler(part: Path) -> Any:
-    """A scheduler of diffusers; its class is named in the file and comes from nowhere else.
-
-    Raises:
-        ValueError: If the file is missing or names no scheduler of diffusers.
-    """
-    import diffusers
-
-    file = part / "scheduler_config.json"
-    name = str(read_config(file).get("_class_name"))
-    kind = getattr(diffusers, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
-        raise ValueError(f"{file} is of class {name!r}, which is no scheduler of diffusers")
-    return kind.from_pretrained(part, local_files_only=True)  # type: ignore[attr-defined]
 
 
 def _variant(part: Path) -> str | None:

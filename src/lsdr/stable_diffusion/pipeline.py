@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from lsdr.stable_diffusion.parts import config_of, read_config, read_network, read_scheduler, read_tokenizer
+from lsdr.diffusion.load_model import read_scheduler
+from lsdr.stable_diffusion.parts import config_of, read_config, read_network, read_tokenizer
 
 Family = Literal["sd", "sdxl", "sd3", "flux"]
 
@@ -81,6 +82,7 @@ def load_pipeline(folder: str | Path) -> Pipeline:
 
     _check_class(folder, index, "vae", "diffusers", ("AutoencoderKL",))
     texts = _texts(folder, family, index)
+    read_config(folder / "scheduler" / "scheduler_config.json")  # which says if it is missing
     scheduler = read_scheduler(folder / "scheduler")
     tokenizers = tuple(read_tokenizer(folder / name, getattr(transformers, known)) for _, name, _, known in texts)
     encoders = tuple(
