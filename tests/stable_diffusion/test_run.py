@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,14 +12,18 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lsdr import runs
 from lsdr.cli.main import main
 from lsdr.cli.train_stable_diffusion import on_latents
 from lsdr.experiments.methods import resolve
+from lsdr.stable_diffusion.build import adapt
 from lsdr.stable_diffusion.config import StableDiffusionConfig
+from lsdr.stable_diffusion.pipeline import load_pipeline
 from lsdr.stable_diffusion.task import StableDiffusionTask
+from lsdr.training.config import TrainingConfig
 
 spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
 tiny = importlib.util.module_from_spec(spec)
@@ -68,7 +73,9 @@ def train(inputs, capsys):
 def test_every_family_is_trained_saved_and_read_back(train, tmp_path, family, tune):
     from diffusers import DiffusionPipeline
 
-    code, printed, error = train(tmp_path, "--tune", tune, family=family)
+    # Under a LoRA the frozen base is stored in bfloat16 too.
+    precision = "bf16" if tune == "lora" else "fp32"
+    code, printed, error = train(tmp_path, "--tune", tune, "--precision", precision, family=family)
     assert code == 0, printed + error
     measures = runs.read_json(tmp_path / "measures.json")
     assert all(value is not None for value in measures.values())
@@ -81,6 +88,7 @@ def test_every_family_is_trained_saved_and_read_back(train, tmp_path, family, tu
             torch.testing.assert_close(value, averaged[name], rtol=0, atol=0)
     else:
         state = load_file(tmp_path / "pytorch_lora_weights.safetensors")
+        assert {tensor.dtype for tensor in state.values()} == {torch.float32}
         assert any(tensor.any() for name, tensor in state.items() if "lora_B" in name)
     seen = {name.split("/")[0] for record in runs.read_records(tmp_path / "monitor.jsonl") for name in record}
     assert seen >= {"weights" if tune == "full" else "lora", "attention"}
@@ -131,6 +139,28 @@ def test_the_learning_rate_range_is_written_and_drawn(train, tmp_path):
     assert train(tmp_path / "without", "--lr", "1e-3")[0] == 0
     one, other = (tmp_path / name / "snapshots" / "final" / "model.safetensors" for name in ("with", "without"))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_lora_says_what_it_was_trained_to_predict(train, tmp_path):
+    code, _, error = train(
+        tmp_path, "--prediction", "v", "--zero-terminal-snr", "--offset-noise", "0.05", "--sanity", "warn"
+    )
+    assert code == 0, error
+    for name in ("pytorch_lora_weights.safetensors", "lora_kohya.safetensors"):
+        with safe_open(tmp_path / name, "pt") as file:
+            told = file.metadata()
+        assert told["modelspec.prediction_type"] == "v"
+        assert told["ss_v_parameterization"] == told["ss_zero_terminal_snr"] == "True"
+        assert told["ss_noise_offset"] == "0.05"
+
+
+def test_without_held_out_pictures_there_is_a_warning_and_the_base_is_measured_all_the_same(train, tmp_path):
+    code, printed, error = train(tmp_path, "--holdout", "0")
+    assert code == 0, error
+    assert "WARNING data: held out: no picture is held out" in printed
+    measures = runs.read_json(tmp_path / "measures.json")
+    assert {f"{base}seen_loss{noise}" for base in ("", "base_") for noise in ("", "_low_noise")} <= measures.keys()
+    assert "Each layer's is that of what the LoRA adds" in (tmp_path / "report.html").read_text().replace("&#39;", "'")
 
 
 class Interrupted(BaseException):
@@ -332,6 +362,9 @@ def test_images_are_counted_once_and_long_captions_are_not_said_to_be_left_out(t
     assert "1 used as long caption (004.png)" in printed
     assert "left out of the data: 1 x damaged" in printed
     assert "used, not as it is: 1 x long_caption (004.png)" in printed
+    page = (tmp_path / "run" / "report.html").read_text()
+    for kind, done, name in (("damaged", "left out", "003.png"), ("long caption", "used all the same", "004.png")):
+        assert re.search(f'{kind}</th><td class="n">1</td><td>{done}</td><td class="text">{name}', page), kind
     found = runs.read_json(tmp_path / "run" / "data.json")
     assert (found["count"], found["heldout"]) == (11, 2)  # of 11 images and 2 prior ones
 
@@ -387,6 +420,17 @@ def test_regularizers_that_tell_pixels_from_latents_are_told():
     assert regularizer.domain == "latents"
     plain = resolve("decorrelation").build()
     assert on_latents(plain) == plain
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_the_frozen_base_is_stored_as_it_is_computed_with_and_the_lora_in_float32(inputs, precision, expected):
+    config = StableDiffusionConfig(
+        model=inputs / "sd", data=str(inputs / "photos"), training=TrainingConfig(precision=precision)
+    )
+    network = load_pipeline(config.model).network
+    adapt(config, network)
+    kinds = {(parameter.requires_grad, parameter.dtype) for parameter in network.parameters()}
+    assert kinds == {(True, torch.float32), (False, expected)}
 
 
 def test_the_options_refuse_what_cannot_work():

@@ -4,6 +4,7 @@ import copy
 import importlib.util
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -64,6 +65,23 @@ def test_only_trained_layers_spectra_are_recorded(tmp_path):
     weights = [record for record in runs.read_records(tmp_path / "spectra.jsonl") if record["kind"] == "weights"]
     assert weights
     assert all(list(record["layers"]) == ["5"] for record in weights)
+
+
+def test_of_an_adapted_layer_the_spectrum_is_that_of_the_change(tmp_path):
+    task = toy.ToyTask()
+    task.model.requires_grad_(False)
+    peft.inject_adapter_in_model(peft.LoraConfig(r=2, lora_alpha=4, target_modules=["0", "5"]), task.model)
+    run(tmp_path, task, lr=0.05)
+    weights = [record for record in runs.read_records(tmp_path / "spectra.jsonl") if record["kind"] == "weights"]
+    assert [list(record["layers"]) for record in weights] == [["0", "5"]] * len(weights)
+    assert weights[0]["layers"]["0"]["sigma_max"] == 0  # B = 0 at first
+    saved = load_file(tmp_path / "snapshots" / "final" / "ema.safetensors")
+    down, up = (saved[f"5.lora_{factor}.default.weight"].double() for factor in "AB")
+    values = torch.linalg.svdvals(2 * up @ down)
+    last = weights[-1]["layers"]["5"]
+    assert last["shape"] == list(task.model[5].weight.shape)
+    assert last["sigma_max"] == pytest.approx(float(values[0]), rel=1e-4)
+    assert last["stable_rank"] == pytest.approx(float(values.square().sum() / values[0] ** 2), rel=1e-4)
 
 
 def test_a_killed_and_resumed_run_ends_bitwise_equal(tmp_path):

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 
+from lsdr.data.problem import HARMLESS, USED
 from lsdr.report.figures.stability import largest_stable
 from lsdr.report.load import Method, Results, Run
 from lsdr.report.numbers import THIN, count, median, number, percent, ratio, short, wilson
@@ -127,16 +128,17 @@ def environment(results: Results) -> list[tuple[str, str]]:
     return [(str(name), value if isinstance(value, str) else json.dumps(value)) for name, value in entries.items()]
 
 
-def problems(results: Results) -> list[tuple[str, str, str]]:
-    """Files of the data that were skipped: kind, count, examples."""
+def problems(results: Results) -> list[tuple[str, str, str, str]]:
+    """What was wrong with files of the data: kind, count, what became of them, examples."""
     rows = []
     for item in sequence(mapping(results.record.get("data")).get("problems")):
         about = mapping(item)
         examples = [str(name) for name in sequence(about.get("examples"))] or [str(about.get("name") or "")]
         amount = scalar(about.get("count"))
-        rows.append(
-            (str(about.get("kind") or ""), count(amount) if math.isfinite(amount) else "1", ", ".join(examples))
-        )
+        kind = str(about.get("kind") or "")
+        done = "used all the same" if kind in USED else "no picture" if kind in HARMLESS else "left out"
+        number = count(amount) if math.isfinite(amount) else "1"
+        rows.append((kind.replace("_", " "), number, done, ", ".join(examples)))
     return rows
 
 

@@ -68,10 +68,18 @@ def encode(
 
 
 def adapt(config: StableDiffusionConfig, network: nn.Module) -> None:
-    """Make what is trained require a gradient: a LoRA with its seed's weights, or the whole network."""
+    """Make what is trained require a gradient: a LoRA with its seed's weights, or the whole network.
+
+    Under a LoRA the frozen base is stored in bfloat16 where it is computed with in bfloat16: half the memory (of Flux
+    24 GB instead of 48). What is trained is float32 always.
+    """
     torch.manual_seed(stream_seed(config.training.seed, "initial weights"))
     if config.tune == "lora":
         add_lora(network, rank=config.rank, alpha=config.alpha, targets=config.targets or None)
+        if config.training.precision == "bf16":
+            for parameter in network.parameters():
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(torch.bfloat16)
     else:
         network.requires_grad_(True)
 

@@ -52,7 +52,7 @@ def finish(
         network.to(device)
         measures |= task.evaluate(network)
         base = runs.read_json(directory / "base.json") if (directory / "base.json").exists() else {}
-        measures |= {f"base_{name}": value for name, value in base.items() if name.endswith("_loss")}
+        measures |= {f"base_{name}": value for name, value in base.items()}
         image = task.picture(network)
         if image is not None:
             with runs.atomic(directory / "samples" / "final.png") as path:
@@ -68,13 +68,30 @@ def _save(
     """Write the weights in every format asked for; returns what there is to inspect."""
     if config.tune == "lora":
         words = {"lsdr_version": metadata.version("lsdr"), "lsdr_steps": outcome.step, "lsdr_base": config.model.name}
-        save_lora(network, directory, pipeline.family, words)
+        save_lora(network, directory, pipeline.family, words | _schedule(config, pipeline))
         return directory / DIFFUSERS_LORA
     told = {"prediction": config.prediction, "zero_terminal_snr": config.zero_terminal_snr}
     folder = save_full(pipeline, network, directory / "pipeline", **told)  # type: ignore[arg-type]
     if config.single_file:
         save_single_file(pipeline, network, directory / "model.safetensors", **told)  # type: ignore[arg-type]
     return folder / component(pipeline)
+
+
+def _schedule(config: StableDiffusionConfig, pipeline: Pipeline) -> dict[str, str]:
+    """What a LoRA was trained to predict, in the words other tools keep it in: the file has no scheduler to say it.
+
+    Source: the ModelSpec standard ("modelspec.prediction_type") and kohya's `train_network.py` (the others).
+    """
+    if pipeline.family not in ("sd", "sdxl"):
+        return {}
+    told = config.prediction or pipeline.scheduler.config.get("prediction_type", "epsilon").removesuffix("_prediction")
+    zero = config.zero_terminal_snr or bool(pipeline.scheduler.config.get("rescale_betas_zero_snr"))
+    return {
+        "modelspec.prediction_type": told,
+        "ss_v_parameterization": str(told == "v"),
+        "ss_zero_terminal_snr": str(zero),
+        "ss_noise_offset": str(config.offset_noise),
+    }
 
 
 def component(pipeline: Pipeline) -> str:

@@ -19,7 +19,15 @@ from lsdr.stable_diffusion.finish import finish
 from lsdr.stable_diffusion.lr_range import lr_range
 from lsdr.stable_diffusion.network_sanity import check_attention, check_network
 from lsdr.stable_diffusion.pipeline import Pipeline, load_pipeline
-from lsdr.stable_diffusion.sanity import Check, SanityError, check_data, check_latents, check_vae, conclude
+from lsdr.stable_diffusion.sanity import (
+    Check,
+    SanityError,
+    check_data,
+    check_heldout,
+    check_latents,
+    check_vae,
+    conclude,
+)
 from lsdr.stable_diffusion.task import StableDiffusionTask
 from lsdr.training import checkpoint
 from lsdr.training.exhausted import is_disk_full, is_out_of_memory, memory_advice
@@ -176,7 +184,7 @@ def look(
     network = check_network(denoiser, batches)
     factor = getattr(pipeline.vae.config, "scaling_factor", None)
     latents = check_latents([mean for mean, _ in batches], scaling_factor=factor, working=network.verdict == "ok")
-    checks = [*check_data(dataset.problem_summary(), dataset.pictures), *latents]
+    checks = [*check_data(dataset.problem_summary(), dataset.pictures), *check_heldout(task.unseen), *latents]
     found = pictures(config, pipeline)
     if found:
         try:

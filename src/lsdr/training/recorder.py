@@ -13,9 +13,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from lsdr import runs
+from lsdr.layers.tuners import is_adapted
 from lsdr.moments import Moments
+from lsdr.probes.adapters import AdapterProbe
 from lsdr.probes.features import FeatureProbe, feature_summary
 from lsdr.probes.weights import WEIGHTED, weight_statistics
 from lsdr.statistics.effective_rank import effective_rank
@@ -108,7 +111,10 @@ class Recorder:
                     image.save(temporary, format="png")
 
     def spectra(self, step: int, stepper: Stepper) -> None:
-        """Record the spectra of every trained layer's weights, and of the features of the layers the task names."""
+        """Record the spectra of every trained layer's weights, and of the features of the layers the task names.
+
+        Of a layer with adapters the spectrum is that of what they add to its weight.
+        """
         if not self.accelerator.is_main_process:
             return
         model, path = stepper.average.model, self.directory / "spectra.jsonl"
@@ -118,10 +124,12 @@ class Recorder:
             for name, module in stepper.plain.named_modules()
             if any(parameter.requires_grad for parameter in module.parameters())
         }
+        changes = _changes(model)
+        inner = tuple(f"{name}." for name in changes)
         weights = {
-            name: {**weight_statistics(module), "shape": list(module.weight.shape)}
+            name: {**(changes.get(name) or weight_statistics(module)), "shape": list(module.weight.shape)}
             for name, module in model.named_modules()
-            if isinstance(module, WEIGHTED) and name in trained
+            if name in changes or (isinstance(module, WEIGHTED) and name in trained and not name.startswith(inner))
         }
         runs.append_record(path, {"step": step, "kind": "weights", "layers": weights})
         layers = stepper.task.feature_layers()
@@ -210,6 +218,20 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # Linux counts in kB, macOS in bytes
+
+
+def _changes(model: nn.Module) -> dict[str, dict[str, float | None]]:
+    """What `weight_statistics` tells of a weight, of what adapters add to each layer; nothing where there are none."""
+    if not any(is_adapted(module) for module in model.modules()):
+        return {}
+    found: dict[str, dict[str, float | None]] = {}
+    for name, values in AdapterProbe(base=False)(model).items():
+        largest = values.get("sigma_max")
+        stable = None if largest is None else (values["key_norm"] / largest) ** 2 if largest > 0 else 0.0
+        found[name] = {"sigma_max": largest, "stable_rank": stable, "effective_rank": values.get("effective_rank")}
+        if "nonfinite" in values:
+            found[name]["nonfinite"] = values["nonfinite"]
+    return found
 
 
 def _feature_statistics(moments: Moments) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def _over_depth(results: Results, kind: str, statistic: str, title: str, axis: s
         figure.update_xaxes(
             tickvals=depth, ticktext=[_stacked(label) for label in labels], tickangle=0, range=[0.5, len(names) + 0.5]
         )
+    if kind == "weights" and any(run.config.get("tune") == "lora" for run in results.runs):
+        caption += " Each layer's is that of what the LoRA adds to its weight."
     if not few:
         caption += " Point at a value for its layer; the list below names them all."
     alt = f"{title} against depth in the model for {', '.join(ends)}, {len(names)} layers."
