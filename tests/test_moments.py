@@ -189,3 +189,116 @@ def test_numpy_moments_need_no_torch():
         "m.update(numpy.eye(3), numpy.eye(3)).all_reduce().cross_covariance(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("positions", [False, True])
+@pytest.mark.parametrize("sizes", [(9,), (4, 0, 5)])
+def test_weights_are_repetitions(kind, positions, sizes):
+    shape = [2] if positions else []
+    x, y = 3 + rows(9, *shape, 3), rows(9, *shape, 2, seed=1)
+    weights = torch.tensor([2, 0, 1, 3, 1, 0, 0, 5, 1])
+    convert = (lambda array: array.numpy()) if kind == "numpy" else lambda array: array
+    moments = Moments()
+    for piece in zip(x.split(sizes), y.split(sizes), weights.split(sizes), strict=True):
+        moments.update(*map(convert, piece))
+    again = Moments.of(x.repeat_interleave(weights, 0), y.repeat_interleave(weights, 0))
+    assert moments.count == 13
+    assert isinstance(moments.count, float)
+    for found, expected in (
+        (moments.mean, again.mean),
+        (moments.covariance(1), again.covariance(1)),
+        (moments.cross_covariance(), again.cross_covariance()),
+        (moments.y.covariance(), again.y.covariance()),
+        (moments.cross, again.cross),
+    ):
+        torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_weights_of_any_size_merge_by_their_sums(kind):
+    """Sums far below 1, and chunks with none at all."""
+    x, weights = 1e4 + rows(40, 3), 1e-3 * rows(40, seed=2).abs()
+    weights[10:20] = 0
+    moments = Moments()
+    for piece in zip(x.split(10), weights.split(10), strict=True):
+        z, w = (array.numpy() if kind == "numpy" else array for array in piece)
+        moments.merge(Moments.of(z, weights=w))
+    mean = np.average(x.numpy(), axis=0, weights=weights.numpy())
+    covariance = np.cov(x.numpy().T, aweights=weights.numpy(), bias=True)
+    np.testing.assert_allclose(np.asarray(moments.mean), mean, rtol=1e-13)
+    np.testing.assert_allclose(np.asarray(moments.covariance()), covariance, rtol=1e-10)
+
+
+def test_gradients_through_weights():
+    def penalty(x, weights):
+        moments = Moments.of(x[:4], weights=weights[:4]).update(x[4:], weights=weights[4:])
+        return moments.covariance(), moments.mean
+
+    x, weights = (2 + rows(6, 3)).requires_grad_(), rows(6, seed=1).abs()
+    assert torch.autograd.gradcheck(lambda z: penalty(z, weights), (x,))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(20000, 30), (3000, 20, 10), (2, 5000, 40)])
+def test_long_chunks_are_cut_to_the_cache(shape, order):
+    z = np.asarray(1e6 + np.random.default_rng(0).normal(size=shape), order=order)
+    weights = np.random.default_rng(1).uniform(size=shape[0])
+    centred = z - z.mean(0)
+    flat = centred.reshape(-1, shape[-1])
+    moments = Moments.of(z)
+    np.testing.assert_allclose(moments.cross, flat.T @ flat, rtol=1e-9, atol=1e-9 * len(flat))
+    np.testing.assert_array_equal(moments.cross, moments.cross.T)
+    centred = z - np.average(z, axis=0, weights=weights)
+    flat = centred.reshape(-1, shape[-1])
+    heavy = (centred * weights.reshape(-1, *[1] * (z.ndim - 1))).reshape(flat.shape)
+    np.testing.assert_allclose(Moments.of(z, weights=weights).cross, flat.T @ heavy, rtol=1e-9, atol=1e-9 * len(flat))
+
+
+def test_expand_adds_columns_that_were_zero():
+    z = 1e6 + rows(30, 3).numpy()
+    wide = np.zeros((30, 5))
+    wide[:, [4, 0, 2]] = z
+    moments = Moments.of(z)
+    expanded = moments.expand([4, 0, 2], 5)
+    np.testing.assert_allclose(expanded.mean, wide.mean(0), rtol=1e-14)
+    np.testing.assert_allclose(expanded.cross, Moments.of(wide).cross, rtol=1e-9, atol=1e-9)
+    assert not expanded.cross[[1, 3]].any()
+    assert expanded.count == 30
+    whole = expanded.merge(Moments.of(wide + 1))
+    np.testing.assert_allclose(whole.cross, Moments.of(np.concatenate([wide, wide + 1])).cross, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(moments.cross, Moments.of(z).cross)
+
+
+def test_given_moments_are_those_given():
+    seen = Moments.of(rows(30, 3).numpy())
+    again = Moments.given(seen.count, seen.mean, seen.cross).merge(seen)
+    np.testing.assert_allclose(again.covariance(), seen.covariance(), rtol=1e-12)
+    np.testing.assert_allclose(again.mean, seen.mean, rtol=1e-12)
+    with pytest.raises(ValueError, match="cross needs more than 0 samples"):
+        _ = Moments().cross
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (
+            ValueError,
+            r"shape \(3,\), one a sample, got \(2,\)",
+            lambda: Moments.of(np.ones((3, 2)), weights=np.ones(2)),
+        ),
+        (ValueError, "not negative", lambda: Moments.of(np.ones((2, 2)), weights=np.array([1, -1]))),
+        (ValueError, "finite", lambda: Moments.of(torch.ones(2, 2), weights=torch.tensor([1, np.inf]))),
+        (ValueError, "finite", lambda: Moments.of(np.ones((2, 2)), weights=np.array([1, np.nan]))),
+        (TypeError, "same kind", lambda: Moments.of(torch.ones(2, 2), weights=np.ones(2))),
+        (ValueError, "2 different numbers from 0 to 3", lambda: Moments.of(np.ones((3, 2))).expand([1, 1], 4)),
+        (ValueError, "2 different numbers from 0 to 3", lambda: Moments.of(np.ones((3, 2))).expand([1, 4], 4)),
+        (ValueError, "2 different numbers from 0 to 3", lambda: Moments.of(np.ones((3, 2))).expand([1], 4)),
+        (ValueError, "one view", lambda: Moments.of(np.ones((3, 2)), np.ones((3, 1))).expand([0, 1, 2], 4)),
+        (ValueError, "one view", lambda: Moments.of(torch.ones(3, 2)).expand([0, 1], 4)),
+        (ValueError, "have seen a chunk", lambda: Moments().expand([0, 1], 4)),
+    ],
+)
+def test_weights_and_positions_that_do_not_fit_are_refused(error, message, call):
+    with pytest.raises(error, match=message):
+        call()

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from lsdr.probes.tracked import TrackedWeightProbe as TrackedWeightProbe
     from lsdr.probes.weights import WeightProbe as WeightProbe
     from lsdr.probes.weights import weight_spectrum as weight_spectrum
+    from lsdr.regression.backward_elimination import backward_elimination as backward_elimination
+    from lsdr.regression.estimator import BackwardElimination as BackwardElimination
+    from lsdr.regression.reduce_formula import reduce_formula as reduce_formula
     from lsdr.regularizers.activation_standardization import ActivationStandardization as ActivationStandardization
     from lsdr.regularizers.adapter_normalization import AdapterNormalization as AdapterNormalization
     from lsdr.regularizers.attach import attach as attach
@@ -87,6 +90,7 @@ _HOMES = {
     "AdapterProbe": "lsdr.probes.adapters",
     "AmplitudePhase": "lsdr.regularizers.spectral_features",
     "AttentionProbe": "lsdr.probes.attention",
+    "BackwardElimination": "lsdr.regression.estimator",
     "BlockDCT": "lsdr.regularizers.spectral_features",
     "DDPMDenoiser": "lsdr.diffusion.ddpm",
     "EDMDenoiser": "lsdr.diffusion.edm",
@@ -111,6 +115,7 @@ _HOMES = {
     "Wavelet": "lsdr.regularizers.spectral_features",
     "WeightProbe": "lsdr.probes.weights",
     "attach": "lsdr.regularizers.attach",
+    "backward_elimination": "lsdr.regression.backward_elimination",
     "certified_norm": "lsdr.linalg.certify",
     "circular_singular_values": "lsdr.linalg.circular",
     "condition_number": "lsdr.statistics.condition_number",
@@ -142,6 +147,7 @@ _HOMES = {
     "power_law_exponent": "lsdr.statistics.power_law_exponent",
     "query_key": "lsdr.layers.attention",
     "radial_power_spectrum": "lsdr.fourier.radial_power_spectrum",
+    "reduce_formula": "lsdr.regression.reduce_formula",
     "select_layers": "lsdr.layers.select",
     "singular_values": "lsdr.linalg.singular_values",
     "spectral_density": "lsdr.linalg.spectral_density",

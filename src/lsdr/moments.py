@@ -6,10 +6,13 @@ Chunks, folds, ranks and machines all merge the same way. NumPy arrays stay NumP
 
 import math
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
+
+from lsdr.array_moments import array_moments
 
 # A NumPy array or a torch tensor: the arithmetic below is spelled the same in both.
 Array = Any
@@ -45,7 +48,7 @@ class Moments:
 
     def __init__(self) -> None:
         """Start empty; the first chunk decides shapes, device and whether there are two views."""
-        self._count: int | None = (
+        self._count: int | float | None = (
             None  # None: no chunk seen, so nothing is known; 0: a chunk of no rows fixed the shapes
         )
         self._shift: Array = None
@@ -54,16 +57,23 @@ class Moments:
         self._split: int | None = None
 
     @classmethod
-    def of(cls, x: Array, y: Array | None = None) -> "Moments":
-        """Moments of one chunk.
+    def of(cls, x: Array, y: Array | None = None, weights: Array | None = None) -> "Moments":
+        r"""Moments of one chunk; with weights, of rows that count w_n times each.
+
+        .. math:: n = \sum_n w_n, \quad \bar z = \tfrac1n \sum_n w_n z_n, \quad
+            S = \sum_n w_n \sum_p (z_{np} - \bar z_p)(z_{np} - \bar z_p)^\top
+
+        Cost with NumPy: little more than that of the product z^T z, and no copy of the rows as a whole.
 
         Args:
             x: Rows, shape (N, D) or (N, P, D); N may be 0.
             y: The same samples in a second view, shape (N, Dy) or (N, P, Dy), or None.
+            weights: What each sample counts, shape (N,), none below 0; None: 1, and `count` stays an int.
 
         Raises:
-            TypeError: If x and y are not both NumPy arrays or both torch tensors, or not real numbers.
-            ValueError: If a chunk is not at least 2-D, or the views differ in samples or positions.
+            TypeError: If x, y and weights are not all NumPy arrays or all torch tensors, or not real numbers.
+            ValueError: If a chunk is not at least 2-D, the views differ in samples or positions, or a weight is
+                negative, not finite, or missing.
         """
         x = _real(x, "x")
         moments = cls()
@@ -77,22 +87,33 @@ class Moments:
                     f"{tuple(y.shape)}: all but the last dimension must agree"
                 )
             moments._split = x.shape[-1]
+        if weights is not None:
+            weights = _weights(weights, x)
+        if not _is_torch(x):
+            moments._count, moments._shift, moments._relative, moments._cross = array_moments(x, y, weights)
+            return moments
         z = x if y is None else _concatenate(x, y)
         n = z.shape[0]
         with _full_precision(z):
+            if weights is None:
+                moments._count, total, counted = n, max(n, 1), z
+            else:
+                weights = weights.to(z.dtype).reshape(-1, *[1] * (z.ndim - 1))
+                moments._count = float(_detached(weights).sum())
+                total, counted = weights.sum() if moments._count else 1, weights * z
             # A chunk's own mean, as far as its floating type can say it: what it misses is the relative mean r.
-            moments._shift = _detached(z).sum(0) / max(n, 1)
+            moments._shift = _detached(counted).sum(0) / _detached(total)
             centred = z - moments._shift
             # No branch on n = 0: sums over no rows are zeros that still belong to the graph, so that a rank without
             # rows takes part in the backward pass of `all_reduce`.
-            moments._relative = centred.sum(0) / max(n, 1)
-            moments._cross = _outer(centred - moments._relative)
-        moments._count = n
+            moments._relative = (centred if weights is None else weights * centred).sum(0) / total
+            centred = centred - moments._relative
+            moments._cross = _outer(centred) if weights is None else _outer(centred, weights * centred)
         return moments
 
-    def update(self, x: Array, y: Array | None = None) -> "Moments":
+    def update(self, x: Array, y: Array | None = None, weights: Array | None = None) -> "Moments":
         """Add one chunk in place (see `of` for its shapes) and return self."""
-        return self.merge(Moments.of(x, y))
+        return self.merge(Moments.of(x, y, weights))
 
     def merge(self, other: "Moments") -> "Moments":
         """Add another state's rows in place and return self; `other` stays as it is.
@@ -116,15 +137,28 @@ class Moments:
         start = self._relative if self._count == 0 else (self._shift - shift) + self._relative
         with _full_precision(shift):
             delta = (other._shift - shift) + (other._relative - start)
-            self._relative = start + delta * (other._count / max(total, 1))
+            self._relative = start + delta * (other._count / (total or 1))
             self._cross = self._cross + other._cross
-            self._cross = self._cross + _outer(delta[None]) * (self._count * other._count / max(total, 1))
+            self._cross = self._cross + _outer(delta[None]) * (self._count * other._count / (total or 1))
         self._shift, self._count = shift, total
         return self
 
+    @classmethod
+    def given(cls, count: int | float, mean: Array, cross: Array) -> "Moments":
+        """Moments known already: of `count` samples, with this mean (D,) and these cross-products (D, D)."""
+        moments = cls()
+        moments._count, moments._shift, moments._relative, moments._cross = count, mean, mean * 0, cross
+        return moments
+
     @property
-    def count(self) -> int:
-        """Number of samples (rows) seen."""
+    def cross(self) -> Array:
+        """Centred cross-products S of all columns, those of a second view last, shape (D, D). Not a copy."""
+        self._need(0, "cross")
+        return self._cross
+
+    @property
+    def count(self) -> Any:
+        """Number of samples (rows) seen, an int; where they had weights, the sum of those, a float."""
         return self._count or 0
 
     @property
@@ -169,6 +203,33 @@ class Moments:
         divisor = self._need(correction, "cross_covariance")
         return self._cross[:split, split:] / divisor
 
+    def expand(self, positions: Sequence[int], size: int) -> "Moments":
+        """The same moments in a larger space, as a new state: column i goes to `positions[i]`, the others are 0.
+
+        Exact, where the columns that are not there were 0: the dummy of a level that no row has held so far.
+
+        Args:
+            positions: Where each of the D columns goes, all different, below `size`.
+            size: Number of columns of the larger space.
+
+        Raises:
+            ValueError: If there are two views, vector-valued features or torch tensors, no chunk has been seen, or the
+                positions do not fit.
+        """
+        if self._count is None or self._split is not None or _is_torch(self._shift) or self._shift.ndim != 1:
+            raise ValueError("expand is for NumPy moments of one view, rows of shape (N, D), that have seen a chunk")
+        at = np.asarray(positions, dtype=np.intp)
+        fits = at.shape == self._shift.shape and len(np.unique(at)) == len(at)
+        if not fits or (len(at) and (at.min() < 0 or at.max() >= size)):
+            raise ValueError(
+                f"positions must be {len(self._shift)} different numbers from 0 to {size - 1}, got {positions}"
+            )
+        wide = Moments()
+        wide._count = self._count
+        wide._shift, wide._relative, wide._cross = np.zeros(size), np.zeros(size), np.zeros((size, size))
+        wide._shift[at], wide._relative[at], wide._cross[at[:, None], at] = self._shift, self._relative, self._cross
+        return wide
+
     def detach(self) -> "Moments":
         """The same moments without a graph, as a new state."""
         copy = Moments()
@@ -212,10 +273,12 @@ class Moments:
         known = self._shift.new_tensor([self._count, live], dtype=torch.float64)
         header = torch.cat([known, self._count * self._shift.double().flatten()])
         distributed.all_reduce(header, group=group)
-        count, live_ranks = (int(value) for value in header[:2].tolist())
+        count, live_ranks = header[:2].tolist()
+        if isinstance(self._count, int) and count.is_integer():
+            count = int(count)
         total = Moments()
         total._count, total._split = count, self._split
-        total._shift = (header[2:] / max(count, 1)).reshape(self._shift.shape).to(self._shift.dtype)
+        total._shift = (header[2:] / (count or 1)).reshape(self._shift.shape).to(self._shift.dtype)
         # Then the sums about it. The shift is the global mean but for rounding, so centring costs no digits.
         with _full_precision(self._shift):
             relative = (self._shift - total._shift) + self._relative
@@ -225,11 +288,11 @@ class Moments:
             if live_ranks and not live and torch.is_grad_enabled():
                 sums = sums.requires_grad_()
             sums = _sum_over_ranks(sums, group)
-            total._relative = sums[: relative.numel()].reshape(relative.shape) / max(count, 1)
+            total._relative = sums[: relative.numel()].reshape(relative.shape) / (count or 1)
             total._cross = sums[relative.numel() :].reshape(cross.shape) - _outer(total._relative[None]) * count
         return total
 
-    def _need(self, correction: int, what: str) -> int:
+    def _need(self, correction: int, what: str) -> Any:
         divisor = self.count - correction
         if divisor <= 0 or self._count is None:
             raise ValueError(f"{what} needs more than {max(correction, 0)} samples, got {self.count}: update() first")
@@ -274,6 +337,19 @@ def _real(array: Array, name: str) -> Array:
     return array
 
 
+def _weights(weights: Array, x: Array) -> Array:
+    """Weights that fit the samples of x, in a floating type."""
+    if _is_torch(weights) != _is_torch(x):
+        raise TypeError(f"weights must be of the same kind as the rows, got {type(weights)} for {type(x)}")
+    if tuple(weights.shape) != (x.shape[0],):
+        raise ValueError(f"weights must have shape ({x.shape[0]},), one a sample, got {tuple(weights.shape)}")
+    weights = _real(weights[:, None], "weights")[:, 0]
+    known = _detached(weights)
+    if not bool(((known >= 0) & (known < math.inf)).all()):
+        raise ValueError("weights must be finite and not negative")
+    return weights
+
+
 def _concatenate(x: Array, y: Array) -> Array:
     if not _is_torch(x):
         return np.concatenate([x, y], axis=-1)
@@ -282,10 +358,10 @@ def _concatenate(x: Array, y: Array) -> Array:
     return torch.cat([x, y], dim=-1)
 
 
-def _outer(rows: Array) -> Array:
+def _outer(rows: Array, others: Array | None = None) -> Array:
     """Sum over all leading dimensions of the outer products of the last one."""
     flat = rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
-    return flat.T @ flat
+    return flat.T @ (flat if others is None else others.reshape(flat.shape))
 
 
 def _full_precision(array: Array) -> AbstractContextManager[Any]:

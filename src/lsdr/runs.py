@@ -15,7 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("lsdr", "torch", "diffusers", "accelerate", "numpy", "scipy", "scikit-learn", "torchmetrics", "ray")
+_PACKAGES = (
+    "lsdr", "torch", "diffusers", "accelerate", "numpy", "scipy", "scikit-learn", "polars", "pandas", "torchmetrics",
+    "ray",
+)  # fmt: skip
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -29,3 +29,9 @@ def write_run():
 def operator_found():
     """What an inspection of an operator finds; keywords change it."""
     return _synthetic("synthetic_operator").found
+
+
+@pytest.fixture(scope="session")
+def reductions():
+    """What reductions find: `found(**changes)`, and `large(terms)`."""
+    return _synthetic("synthetic_reduction")

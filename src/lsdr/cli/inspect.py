@@ -74,7 +74,7 @@ class Inspect:
         limits = _limits(self.fail_on, _kinds(self.operator))
         for option, written in (("json", self.json), ("csv", self.csv), ("html", self.html)):
             if written is not None and (option, written) != ("json", "-"):
-                _check_writable(option, Path(written))
+                check_writable(option, Path(written))
         try:
             found = self._inspect_operator() if self.operator else self._inspect()
         except KeyboardInterrupt:
@@ -217,7 +217,7 @@ def _kinds(operator: bool) -> tuple[str, ...]:
     return KINDS
 
 
-def _check_writable(option: str, path: Path) -> None:
+def check_writable(option: str, path: Path) -> None:
     """Refuse what cannot become a file before anything is measured."""
     if str(path) == "-":
         raise ValueError(f"--{option} takes a file; only --json - writes to standard output")

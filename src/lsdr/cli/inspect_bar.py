@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Advance = Callable[[str, float, float, str], None]
+Advance = Callable[[str, float, float | None, str], None]
 
 
 @contextmanager
@@ -14,7 +14,8 @@ def bar(first: str) -> Iterator[Advance]:
         first: What is being done, in a word or two.
 
     Yields:
-        A function of what is done now, how much of how much is done, and the same in words.
+        A function of what is done now, how much of how much is done (None: of an unknown amount),
+        and the same in words.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,7 +25,7 @@ def bar(first: str) -> Iterator[Advance]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(first, total=None, words="")
 
-        def advance(doing: str, done: float | int, total: float | int, words: str) -> None:
+        def advance(doing: str, done: float | int, total: float | int | None, words: str) -> None:
             progress.update(task, description=doing, completed=done, total=total, words=words)
 
         yield advance

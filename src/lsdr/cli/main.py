@@ -11,17 +11,19 @@ import tyro
 from lsdr.cli.compare import CompareDiffusion
 from lsdr.cli.demo import Demo
 from lsdr.cli.inspect import Inspect
+from lsdr.cli.reduce import Reduce
 from lsdr.cli.report import Report
 from lsdr.cli.train import TrainDiffusion
 from lsdr.cli.train_stable_diffusion import TrainStableDiffusion
 
-Command = Inspect | TrainDiffusion | TrainStableDiffusion | CompareDiffusion | Report | Demo
+Command = Inspect | TrainDiffusion | TrainStableDiffusion | CompareDiffusion | Reduce | Report | Demo
 
 COMMANDS: dict[str, type[Command]] = {
     "inspect": Inspect,
     "train diffusion": TrainDiffusion,
     "train stable-diffusion": TrainStableDiffusion,
     "compare diffusion": CompareDiffusion,
+    "reduce": Reduce,
     "report": Report,
     "demo": Demo,
 }
@@ -37,6 +39,7 @@ Examples
   lsdr train diffusion --data photos/ --size 32 --method decorrelation --out runs/mine
   lsdr train stable-diffusion --model sd15/ --data photos/ --method spectral_normalization --out runs/lora
   lsdr compare diffusion --data patches --methods baseline,decorrelation --seeds 5 --out runs/patches
+  lsdr reduce houses.parquet --target price --html houses.html
   lsdr report runs/patches
 
 `lsdr COMMAND --help` explains a command's options; `lsdr --version` names the version."""

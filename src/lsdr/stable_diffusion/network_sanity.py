@@ -148,8 +148,8 @@ def check_network(denoiser: Denoiser, latents: Latents) -> Check:
         )
         return Check("network", "warning", message, evidence)
     message = (
-        f"{size}, at any scale: it has learned to denoise, but not these latents. The VAE is not the one that it was "
-        "trained with; take VAE and network from one pipeline"
+        f"{size}, at any scale: it has learned to denoise, but not these latents. Either the VAE is not the one that "
+        "it was trained with (take VAE and network from one pipeline), or these pictures are like nothing it has seen"
     )
     return Check("network", "refused", message, evidence)
 

@@ -1,0 +1,1 @@
+"""Least squares: backward elimination from one pass over the data."""
