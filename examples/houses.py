@@ -1,6 +1,6 @@
 """A made-up table of houses and their prices, to reduce: nine features matter, one is noise. Nothing in it was sold.
 
-`python examples/houses.py` writes 2000 houses to houses.parquet, `python examples/houses.py few.csv 30` thirty as CSV;
+`python examples/houses.py` writes 2000 houses to houses.parquet, `python examples/houses.py few.csv 36` 36 as CSV;
 then `lsdr reduce houses.parquet --target price`.
 """
 

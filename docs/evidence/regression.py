@@ -4,6 +4,7 @@ Every stage leaves docs/evidence/results/regression-STAGE.json, which docs/evide
 """
 
 import argparse
+import json
 import tempfile
 import time
 import warnings
@@ -18,7 +19,7 @@ import polars as pl
 
 from lsdr.regression.backward_elimination import backward_elimination
 from lsdr.regression.reduction import Reduction
-from lsdr.runs import environment, write_json
+from lsdr.runs import environment
 
 RESULTS = Path(__file__).parent / "results"
 RULES = ("one_se", "cv", "aic", "bic", "p_value")
@@ -70,10 +71,19 @@ def arms(
     found["falls in-sample"] = float((np.diff(training) < -1e-12 * training[:-1]).sum())
     kept = reduce(x, y, rule="size", keep=p, split=False)
     found["all variables"] = error(*coefficients(kept, p)) / full - 1
-    drawn = generator.choice(p, size=int(found["size one_se"]), replace=False)
+    drawn = generator.permutation(p)[: int(found["size one_se"])]
     found["random variables"] = error(*least_squares(x, y, drawn)) / full - 1
     found["ridge"] = error(*ridge(x, y)) / full - 1
     return found
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Rows as columns, numbers to six digits."""
+    return {name: [_rounded(row[name]) for row in rows] for name in rows[0]}
+
+
+def _rounded(value: Any) -> Any:
+    return [_rounded(each) for each in value] if isinstance(value, list) else float(f"{value:.6g}")
 
 
 def simulated() -> list[dict[str, Any]]:
@@ -107,7 +117,7 @@ def simulated() -> list[dict[str, Any]]:
                             x = generator.normal(size=(n, p)) @ root.T
                             y = x @ slopes + np.sqrt(noise) * generator.normal(size=n)
                             draws.append(arms(x, y, error, generator))
-                        found.append({"scenario": scenario, "draws": draws})
+                        found.append({"scenario": scenario, "draws": _columns(draws)})
         print(truth, len(found), flush=True)
     return found
 
@@ -163,7 +173,9 @@ def real(splits: int = 20) -> list[dict[str, Any]]:
                 return float(np.mean((y - b0 - x @ b) ** 2))
 
             draws.append(arms(x[train], y[train], error, generator))
-        found.append({"scenario": {"truth": "real", "name": name, "n": len(y), "p": x.shape[1]}, "draws": draws})
+        found.append(
+            {"scenario": {"truth": "real", "name": name, "n": len(y), "p": x.shape[1]}, "draws": _columns(draws)}
+        )
         print(name, x.shape, {rule: round(float(np.median([d[rule] for d in draws])), 3) for rule in RULES}, flush=True)
     return found
 
@@ -245,7 +257,7 @@ def selection(sets: int = 400) -> dict[str, Any]:
                     "default size": own.chosen.size,
                 }
             )
-        found[f"n={n} p={p} keep={keep}"] = rows
+        found[f"n={n} p={p} keep={keep}"] = _columns(rows)
         print(n, p, flush=True)
     return found
 
@@ -272,7 +284,7 @@ def housing(sets: int = 300) -> dict[str, Any]:
                     "t": abs(first.t),
                 }
             )
-        found[str(n)] = rows
+        found[str(n)] = _columns(rows)
         print(n, flush=True)
     return found
 
@@ -294,4 +306,5 @@ if __name__ == "__main__":
         content = STAGES[stage]()
         seconds = round(time.process_time() - began, 1)
         RESULTS.mkdir(exist_ok=True)
-        write_json(RESULTS / f"regression-{stage}.json", {"environment": environment(), "seconds": seconds, **content})
+        content = {"environment": environment(), "seconds": seconds, **content}
+        (RESULTS / f"regression-{stage}.json").write_text(json.dumps(content, separators=(",", ":")) + "\n")

@@ -72,7 +72,7 @@ def _by_part(data_sets: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 
 
 def _medians(data_sets: list[dict[str, Any]], arm: str) -> list[float]:
-    return [float(np.median([draw[arm] for draw in each["draws"]])) for each in data_sets]
+    return [float(np.median(each["draws"][arm])) for each in data_sets]
 
 
 def _generalisation_rows() -> list[str]:
@@ -103,28 +103,26 @@ def _arms_table() -> list[str]:
 def _selection_rows() -> list[str]:
     lines = []
     for setting, rows in read_json(RESULTS / "regression-selection.json")["settings"].items():
-        counted = {arm: [t > 1.96 for row in rows for t in row[arm]] for arm in ("selected", "split")}
+        counted = {arm: [t > 1.96 for row in rows[arm] for t in row] for arm in ("selected", "split")}
         low, high, words = share(sum(counted["selected"]), len(counted["selected"]))
         _, control, split = share(sum(counted["split"]), len(counted["split"]))
         judged = SUPPORTED if low > 0.1 and control < 0.1 else NOT_SUPPORTED if high < 0.1 else UNDECIDED
         lines.append(_row("6.3", setting, judged, f"{words} above 1.96; split-sample {split}"))
-        kept = share(sum(row["default size"] > 0 for row in rows), len(rows))[2]
+        kept = share(sum(size > 0 for size in rows["default size"]), len(rows["selected"]))[2]
         lines.append(_row("", "care: the default rule keeps any noise", "", kept))
     return lines
 
 
 def _housing_rows() -> list[str]:
-    draws = [
-        draw for each in read_json(RESULTS / "regression-generalisation.json")["data_sets"] for draw in each["draws"]
-    ]
-    falls, steps = (int(sum(draw[name] for draw in draws)) for name in ("falls in-sample", "steps"))
+    data_sets = read_json(RESULTS / "regression-generalisation.json")["data_sets"]
+    falls, steps = (int(sum(sum(each["draws"][name]) for each in data_sets)) for name in ("falls in-sample", "steps"))
     lines = [_row("6.4", "in-sample", SUPPORTED if falls else NOT_SUPPORTED, f"{falls} falls in {steps} steps")]
     possible = []
     for n, rows in read_json(RESULTS / "regression-housing.json")["by_n"].items():
-        ratios = np.array([row["held-out"] for row in rows])
+        ratios = np.array(rows["held-out"])
         low, _, words = share(int((ratios <= 0.9).sum()), len(ratios))
         possible.append(low > 0.01)
-        variance = np.median([row["residual variance"] for row in rows])
+        variance = np.median(rows["residual variance"])
         middle = f"{100 * np.mean(ratios < 1):.0f} % fall; median {100 * (np.median(ratios) - 1):+.1f} %"
         note = f"{words} fall by a tenth, {middle}; residual variance {100 * (variance - 1):+.1f} %"
         lines.append(_row("", f"held-out, n = {n}", "", note))

@@ -54,11 +54,14 @@ def test_the_readmes_commands_run(tmp_path):
     assert len(ours) >= 3
     assert _run([sys.executable, str(ROOT / "examples" / "tiny_pipeline.py"), "."], tmp_path).returncode == 0
     (tmp_path / "pipeline").rename(tmp_path / "sd15")
+    assert _run([sys.executable, str(ROOT / "examples" / "houses.py"), "houses.parquet"], tmp_path).returncode == 0
     for command in ours:
         small = SMALL.replace("--steps 4", "--steps 6") if "--resume" in command else SMALL
         small += " --lr-grid-steps 2" if "compare" in command else ""
         if "stable-diffusion" in command:
             small = SMALL_PIPELINE
+        if "reduce" in command:
+            small = ""
         if "inspect" in command:
             small = "--images 1 --levels 2" if "--operator" in command else ""
         words = [*shlex.split(command)[1:], *shlex.split(small)]

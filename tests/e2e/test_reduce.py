@@ -14,6 +14,9 @@ import pytest
 
 from lsdr.cli.main import main
 
+# The houses, their reduction and the browser are made once.
+pytestmark = pytest.mark.xdist_group("reduce")
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 EVIL = "</script><img src=x onerror=console.error(1)>"
@@ -34,9 +37,9 @@ def lsdr(*words, cwd):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the houses as Parquet and, of the first thirty, as CSV."""
+    """A folder with the houses as Parquet and, thirty-six of them as CSV."""
     folder = tmp_path_factory.mktemp("houses")
-    for words in ((), ("few.csv", "30")):
+    for words in ((), ("few.csv", "36")):
         script = [sys.executable, str(ROOT / "examples" / "houses.py"), *words]
         made = subprocess.run(script, capture_output=True, text=True, cwd=folder, timeout=120)
         assert made.returncode == 0, made.stderr
@@ -102,7 +105,7 @@ def test_csv_is_read_and_standard_output_is_clean(folder):
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     found = json.loads(result.stdout)
-    assert found["n"] == 30
+    assert found["n"] == 36
     assert found["steps"][-1]["size"] == 1
     assert "area" in found["steps"][-1]["params"]
 

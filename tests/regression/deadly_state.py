@@ -35,7 +35,7 @@ class Slow(Gram):
 
     def add(self, batch):
         (Path(self.folder) / str(os.getpid())).touch()
-        time.sleep(30)
+        time.sleep(8)
 
 
 class Odd(Exception):

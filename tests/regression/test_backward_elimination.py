@@ -338,6 +338,7 @@ def test_fewer_rows_than_terms(rows):
     assert result.n == rows
     assert result.steps[0].size == min(5, rows - 1)
     assert any("degrees of freedom" in note for note in result.notes)
+    assert not any("exactly" in note for note in result.notes)
     assert result.chosen.size < max(result.steps[0].size, 1)
     json.dumps(result.to_json(), allow_nan=False)
     assert "t values" in str(result)
@@ -465,3 +466,33 @@ def test_no_rows():
         backward_elimination(table().assign(a=np.nan), "target", features=FEATURES)
     with pytest.raises(ValueError, match="weight 0"):
         backward_elimination(table().assign(weight=0.0), "target", features=FEATURES, weights="weight")
+
+
+def test_an_index_without_a_name_is_left_out_and_said(tmp_path):
+    path = tmp_path / "t.csv"
+    table()[["a", "b", "target"]].to_csv(path)
+    found = backward_elimination(str(path), "target")
+    assert found.features == ("a", "b")
+    assert "'Unnamed: 0'" in found.notes[0]
+
+
+def test_columns_that_hold_nothing_are_named_where_no_row_is_left():
+    with pytest.raises(ValueError, match=r"most are missing in 'b' \(150 missing\), 'a' \(1 missing\): leave such"):
+        backward_elimination(table().assign(a=lambda t: t["a"].where(t.index != 3), b=np.nan), "target")
+
+
+def test_an_identifier_is_said():
+    frame = table(n=30)[["a", "target"]].assign(name=[f"house {row}" for row in range(30)])
+    assert "'name' has a level for every row or two" in backward_elimination(frame, "target").notes[0]
+    frame["name"] = [f"house {row // 3}" for row in range(30)]
+    assert backward_elimination(frame, "target").notes == ()
+
+
+def test_weights_out_of_range_are_blamed_themselves():
+    with pytest.raises(ValueError, match=r"the weights sum to 1e\+302"):
+        backward_elimination(table().assign(weight=1e300), "target", features=FEATURES, weights="weight")
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="seed must be 0 or more, got -1"):
+        backward_elimination(table(), "target", features=FEATURES, seed=-1)

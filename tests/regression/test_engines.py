@@ -17,6 +17,9 @@ from lsdr.regression.one_pass import one_pass
 from lsdr.regression.plan import make_plan
 from lsdr.regression.sources.open import open_source
 
+# One process of the test run starts Ray, once, for all of them.
+pytestmark = pytest.mark.xdist_group("engines")
+
 HERE = Path(__file__).parent
 ROWS = 200_000
 ENGINES = ["threads", "processes", "ray"]
@@ -74,7 +77,7 @@ def test_every_engine_and_number_of_workers_gives_the_same_bits(table, tmp_path,
         "iterator": lambda: iter(rows.to_batches(max_chunksize=9999)),
         "csv": lambda: tmp_path / "t.csv",
     }[kind]
-    runs = [("threads", 1), ("threads", 2), ("threads", 5), ("processes", 3), ("ray", 2)]
+    runs = [("threads", 1), ("threads", 2), ("threads", 5), ("processes", 2), ("ray", 2)]
     assert len({bits(run(make(), Gram, engine, workers=workers)) for engine, workers in runs}) == 1
 
 
@@ -95,29 +98,20 @@ def test_a_killed_worker_costs_its_part_alone(table, tmp_path, engine):
 def test_workers_that_keep_dying_end_the_pass_with_what_to_do(table, tmp_path, engine):
     from deadly_state import Deadly
 
-    with pytest.raises(RuntimeError, match=r"died \d times over one part of the data .* too little memory"):
+    with pytest.raises(RuntimeError, match=r"died \d times over one part of the data.* too little memory"):
         run(table, partial(Deadly, folder=str(tmp_path), deaths=99), engine)
     assert len(list(tmp_path.glob("died-*"))) in (3, 4)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_errors_come_through_as_they_are(tmp_path, engine):
-    y = np.arange(100_000.0)
-    x = np.ones((100_000, 1))
-    x[70_000] = np.inf
-    with pytest.raises(ValueError, match=r"^column 'x0' is infinite \(inf\) in row 70001 of the arrays") as caught:
-        run((x, y), Gram, engine)
-    assert type(caught.value) is ValueError
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_first_error_in_the_order_of_the_parts_is_told(tmp_path, engine):
+def test_the_first_error_in_the_order_of_the_parts_is_told_as_it_is(tmp_path, engine):
     # The later part fails much sooner.
     files = [tmp_path / f"{k}.csv" for k in range(2)]
     files[0].write_text("a,y\n" + "1,2\n" * 200_000 + "x,2\n")
     files[1].write_text("a,y\n1,2\nz,2\n")
-    with pytest.raises(ValueError, match=r"row 200001 of .*0.csv: 'x'"):
+    with pytest.raises(ValueError, match=r"^column 'a' .*row 200001 of .*0.csv: 'x'") as caught:
         run(files, Gram, engine)
+    assert type(caught.value) is ValueError
 
 
 @pytest.mark.parametrize("engine", ["processes", "ray"])
@@ -139,7 +133,10 @@ def test_what_cannot_be_sent_is_refused():
 
 
 def test_an_abandoned_pass_leaves_no_workers(tmp_path):
-    script = f"""
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})
 from functools import partial
@@ -148,12 +145,13 @@ from deadly_state import Slow
 from lsdr.regression.one_pass import one_pass
 from lsdr.regression.plan import make_plan
 from lsdr.regression.sources.open import open_source
-source = open_source((np.ones((100000, 1)), np.ones(100000)))
-one_pass(source, make_plan(source, "y"), partial(Slow, 20, {str(tmp_path)!r}), engine="processes", workers=2)
-"""
-    process = subprocess.Popen([sys.executable, "-c", script])
-    wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
-    workers = [int(path.name) for path in tmp_path.iterdir()]
+if __name__ == "__main__":
+    source = open_source((np.ones((100000, 1)), np.ones(100000)))
+    one_pass(source, make_plan(source, "y"), partial(Slow, 20, {str(seen)!r}), engine="processes", workers=2)
+""")
+    process = subprocess.Popen([sys.executable, str(script)])
+    wait_for(lambda: len(list(seen.iterdir())) == 2)
+    workers = [int(path.name) for path in seen.iterdir()]
     assert all(alive(worker) for worker in workers)
     process.send_signal(signal.SIGINT)
     process.wait(60)

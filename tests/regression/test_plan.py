@@ -89,3 +89,13 @@ def test_a_fold_column_of_row_numbers_is_refused():
 def test_a_table_of_the_target_alone_has_nothing_to_reduce():
     with pytest.raises(ValueError, match="has no column besides 'y': nothing to reduce"):
         make_plan(open_source({"y": [1.0]}), "y")
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+def test_a_column_without_a_name_is_a_feature_only_where_it_is_named(name):
+    source = open_source({name: [0, 1], "price": [1.0, 2.0], "area": [50, 70]})
+    assert make_plan(source, "price").features == ("area",)
+    assert make_plan(source, "price").nameless == (name,)
+    named = make_plan(source, "price", features=[name])
+    assert named.features == (name,)
+    assert named.nameless == ()

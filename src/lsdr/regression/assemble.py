@@ -107,7 +107,7 @@ def assemble(
         aliased=tuple(Dropped(column_name(gone.column), term_of[gone.column], gone.reason) for gone in system.aliased),
         notes=(
             *done.notes,
-            *notes_of(system, path, options, with_folds and error is None),
+            *notes_of(system, path, options, plan, with_folds and error is None),
             *(() if robust is None else robust.notes),
         ),
         errors=_label(options.errors, robust),

@@ -1,6 +1,7 @@
 """The whole of a backward elimination: from a table to the path, the choice, and what to make of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -127,11 +128,13 @@ def backward_elimination(
         seed=seed,
         missing=missing,
     )
+    if not (folds or fold_column or split or resamples):
+        plan = replace(plan, blocks=1, folds=1)  # no rows have to be told from others
     order = _order(plan, grouped)
     options.check_keep(order, forced)
     first = opened.peek(plan)
     if first is None:
-        raise ValueError(f"{opened.description} has no row without missing values in {', '.join(plan.columns[:10])}")
+        raise ValueError(opened.empty(plan))
     if options.errors.startswith("HC"):
         refuse_one_shot(options.errors, opened.repeatable)
     read = partial(_read, opened, plan, engine, workers, progress)

@@ -52,6 +52,8 @@ def block_of(part: int, start: int, rows: int, blocks: int, seed: int, *, folds:
     """
     if blocks < 1 or folds < 1 or blocks % folds:
         raise ValueError(f"blocks must be a positive multiple of folds, got {blocks} blocks and {folds} folds")
+    if blocks == 1:
+        return np.zeros(rows, np.intp)
     first, last = start // blocks, -(-(start + rows) // blocks)
     key = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64) ^ _mix(np.array([part + 1], np.uint64)))
     orders = _orders(blocks, folds)

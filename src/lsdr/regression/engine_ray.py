@@ -1,7 +1,7 @@
 """Parts worked on by Ray: on this machine, or on the cluster that is connected."""
 
+import copy
 import os
-import pickle
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -41,14 +41,14 @@ def in_ray(work: Callable[[T], R], items: Iterable[T], workers: int | None) -> I
             ray.cancel(reference)
 
 
-def _call(work: Callable[[T], R], item: T) -> bytes:
-    # Ray would hand arrays over as read-only views of its store, but states are merged in place.
-    return pickle.dumps(work(item), pickle.HIGHEST_PROTOCOL)
+def _call(work: Callable[[T], R], item: T) -> R:
+    return work(item)
 
 
 def _result(ray: Any, reference: Any) -> Any:
     try:
-        return pickle.loads(ray.get(reference))  # noqa: S301 - from a task started here
+        # Ray hands arrays over as read-only views of its store, but states are merged in place.
+        return copy.deepcopy(ray.get(reference))
     except ray.exceptions.RayTaskError as error:
         # What the work itself raised, without the story of how it came here.
         raise error.cause from None

@@ -271,6 +271,15 @@ def _products(
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Cross-products of the weighted rows [1, x - shift, y - shift] of each block that has any; one array for all."""
     products = np.empty((len(shift) + 1, len(shift) + 1))
+    if weights is None and not shift[:-1].any() and len(block) and block[0] == block[-1] and (block == block[0]).all():
+        # Nothing to sort, to move or to weigh: the rows need no copy.
+        pair = np.stack([np.ones_like(y), y - shift[-1]])
+        products[1:-1, 1:-1] = x.T @ x
+        products[[0, -1], 1:-1] = pair @ x
+        products[1:-1, [0, -1]] = products[[0, -1], 1:-1].T
+        products[np.ix_([0, -1], [0, -1])] = pair @ pair.T
+        yield int(block[0]), products
+        return
     for number, pieces in groupby(shifted_rows(x, y, weights, block, shift), key=itemgetter(0)):
         for index, (_, rows) in enumerate(pieces):
             if index:

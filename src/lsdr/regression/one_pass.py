@@ -3,10 +3,10 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from lsdr.regression.engine_processes import in_processes
 from lsdr.regression.engine_ray import in_ray
@@ -74,13 +74,19 @@ def _results(
 ) -> Iterator[tuple[S, int]]:
     parts = source.parts(plan)
     # A state's merging happens between results: it keeps to one thread too.
-    with threadpool_limits(1, user_api="blas"):
+    with _libraries().limit(limits=1, user_api="blas"):
         if engine == "threads":
             yield from in_order(partial(work, empty=empty), parts, workers or _processors())
         elif engine == "processes":
             yield from in_processes(partial(alone, empty=empty), parts, workers or _processors())
         else:
             yield from in_ray(partial(alone, empty=empty), parts, workers)
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    """The linear algebra that is loaded; looking for it takes as long as a pass over a small table."""
+    return ThreadpoolController()
 
 
 def _processors() -> int:

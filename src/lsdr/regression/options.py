@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from lsdr.regression.rules import RULES
 
@@ -35,6 +36,12 @@ class Options:
         Raises:
             ValueError: If an option is not one of its values, or two of them contradict each other.
         """
+        for name in ("keep", "folds", "resamples", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) and not (name == "keep" and value is None):
+                raise TypeError(f"{name} must be a whole number, got {value!r}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
         _one_of("rule", rule, RULES)
         _one_of("errors", self.errors, ERRORS)
         _one_of("method", self.method, METHODS)

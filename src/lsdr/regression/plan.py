@@ -1,5 +1,6 @@
 """What one pass reads: which columns are what, and how rows become folds; resolved against a source."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,6 +10,8 @@ from lsdr.regression.blocks import block_count
 
 # What a column may hold and be used for; every other kind is refused in `_kind_checked`.
 _USABLE = ("number", "boolean", "text")
+# What readers and writers call a column without a name, which is the index of a data frame as a rule.
+_NAMELESS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class Plan:
         seed: Of the hash.
         missing: Whether a row with a missing value is left out or refused.
         frequency: Whether weights say how often a row occurred (else: how precise it is).
+        nameless: Columns without a name, which are no features unless the caller names them.
     """
 
     target: str
@@ -46,6 +50,7 @@ class Plan:
     seed: int = 0
     missing: Literal["drop", "raise"] = "drop"
     frequency: bool = False
+    nameless: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -94,7 +99,7 @@ def make_plan(
     Args:
         source: What `open_source` returned.
         target: The column to explain: numbers, or true and false as 1 and 0.
-        features: The columns that may explain it; None takes all that have no other role.
+        features: The columns that may explain it; None takes all that have a name and no other role.
         categorical: Features whose numbers are labels. Text is a factor by itself.
         forced: Features that are never removed.
         weights: Column of weights.
@@ -153,12 +158,13 @@ def make_plan(
         seed=seed,
         missing=policy,
         frequency=weights is not None and weight_kind == "frequency",
+        nameless=() if features is not None else tuple(name for name in _others(source, roles) if name not in chosen),
     )
 
 
 def _features(source: Described, features: Sequence[Any] | None, roles: Mapping[str, str | None]) -> tuple[str, ...]:
     if features is None:
-        chosen = tuple(name for name in source.schema if name not in roles.values())
+        chosen = tuple(name for name in _others(source, roles) if not _NAMELESS.fullmatch(name))
         if not chosen:
             raise ValueError(
                 f"{source.description} has no column besides {', '.join(map(repr, source.schema))}: nothing to reduce"
@@ -175,6 +181,10 @@ def _features(source: Described, features: Sequence[Any] | None, roles: Mapping[
     for name in chosen:
         _kind_checked(source, name)
     return chosen
+
+
+def _others(source: Described, roles: Mapping[str, str | None]) -> list[str]:
+    return [name for name in source.schema if name not in roles.values()]
 
 
 def _names(role: str, names: Iterable[Any]) -> tuple[str, ...]:

@@ -253,6 +253,11 @@ class _Part:
     def __init__(
         self, frame: _Frame, mean: NDArray[np.float64], scale: NDArray[np.float64], varying: NDArray[np.intp]
     ) -> None:
+        if not _RANGE[0] < frame.weight < _RANGE[1]:
+            raise ValueError(
+                f"the weights sum to {frame.weight:.0e}, and products with them leave the range of floats: multiply "
+                "them by a power of ten, which changes no t value"
+            )
         for column, length in zip([*frame.columns, ("the target", "")], scale, strict=True):
             if length and not _RANGE[0] < length < _RANGE[1]:
                 raise ValueError(

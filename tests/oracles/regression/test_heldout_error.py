@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from lsdr.regression.backward_elimination import backward_elimination
 from sklearn.datasets import load_diabetes
+
+from lsdr.regression.backward_elimination import backward_elimination
 
 # 5-fold error of the diabetes data by size 0..10 as measured with another program, shuffled folds: 5955 ... 2986.
 LEAST, MOST = 2800, 6200

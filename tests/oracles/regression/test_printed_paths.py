@@ -5,6 +5,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
+
 from lsdr.regression.backward_elimination import backward_elimination
 
 from .published.exact import digits, path, t_values

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from lsdr.regression.backward_elimination import backward_elimination
 
-BRIEF = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BRIEF = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 seeds = st.integers(0, 2**31)
 
 

@@ -222,3 +222,10 @@ def path_of(text):
     from pathlib import Path
 
     return Path(text)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_names_may_hold_line_breaks(read, write, ending):
+    path = write(f'a,"living{ending}area, m",y{ending}1,2,3{ending}4,5,6{ending}')
+    assert list(open_source(path).schema) == ["a", f"living{ending}area, m", "y"]
+    assert read(path).frame.iloc[:, 1].tolist() == [2.0, 5.0]

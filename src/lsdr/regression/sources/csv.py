@@ -143,7 +143,8 @@ def _table(
             row = bad[0]
             raise ValueError(
                 f"{place.row(row.number - 1)} has {row.actual_columns} fields instead of {row.expected_columns}: "
-                f"{row.text[:80]!r}"
+                f"{row.text[:80]!r}; give it as many as the header has names, with quotation marks around a field "
+                f"that holds {dialect.delimiter!r}"
             ) from error
         raise ValueError(_unparsed(str(error), place, list(dialect.names), list(columns), read)) from error
 
@@ -185,7 +186,7 @@ def _header(path: Path) -> tuple[str, int]:
         raise ValueError(f"{path} is UTF-16 text: write it as UTF-8")
     mark = 3 if first.startswith(b"\xef\xbb\xbf") else 0
     blank = len(first) - len(first[mark:].lstrip(b"\r\n"))
-    end = min((at for at in (first.find(b"\n", blank), first.find(b"\r", blank)) if at >= 0), default=len(first))
+    end = _line_end(first, blank)
     line = first[blank:end]
     if not line.strip():
         raise ValueError(f"{path} is empty: it needs a header with the names of the columns, and rows")
@@ -201,6 +202,17 @@ def _header(path: Path) -> tuple[str, int]:
     return text, body
 
 
+def _line_end(data: bytes, start: int) -> int:
+    """Where the header ends: a line break inside quotation marks belongs to a name."""
+    marks, at = 0, start
+    for found in re.finditer(rb"[\r\n]", data[start:]):
+        marks += data.count(b'"', at, start + found.start())
+        at = start + found.start()
+        if marks % 2 == 0:
+            return at
+    return len(data)
+
+
 def _delimiter(line: str, path: Path) -> str:
     outside = re.sub(r'"[^"]*"', "", line)
     if ".tsv" in path.suffixes or ".tab" in path.suffixes:
@@ -211,7 +223,7 @@ def _delimiter(line: str, path: Path) -> str:
 
 
 def _fields(line: str, delimiter: str) -> tuple[str, ...]:
-    options = arrow_csv.ParseOptions(delimiter=delimiter)
+    options = arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     read = arrow_csv.ReadOptions(autogenerate_column_names=True)
     types = arrow_csv.ConvertOptions(column_types={f"f{j}": pa.string() for j in range(line.count(delimiter) + 1)})
     table = arrow_csv.read_csv(pa.BufferReader(line.encode() + b"\n"), read, options, types)

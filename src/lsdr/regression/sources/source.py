@@ -1,5 +1,6 @@
 """A table, wherever it is, as numbered parts."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -80,6 +81,20 @@ class Source:
                 if len(batch.y):
                     return batch
         return None
+
+    def empty(self, plan: Plan) -> str:
+        """Why `peek` found no row, for a message: which columns are missing most."""
+        missing: Counter[str] = Counter()
+        for part in self.split(plan, True):
+            for batch in part.batches():
+                missing.update(batch.missing_by)
+        if not missing:
+            return f"{self.description} has no rows"
+        worst = ", ".join(f"{name!r} ({count} missing)" for name, count in missing.most_common(5))
+        return (
+            f"{self.description} has no row without missing values; most are missing in {worst}: leave such columns "
+            "out of the features, or fill them in"
+        )
 
     def distinct(self, column: str, limit: int = 1000) -> list[str | int | float]:
         """The values of a column, sorted, the missing ones left out; reads the whole column.

@@ -112,7 +112,8 @@ def split_sentence(found: Mapping[str, Any]) -> str:
 def notes(found: Mapping[str, Any]) -> list[str]:
     """Warnings, and the columns that never entered."""
     told = [str(note) for note in sequence(found.get("notes"))]
-    gone = mappings(found.get("aliased"))
+    # A reduction's own notes name them already.
+    gone = () if any(note.startswith("Dropped before") for note in told) else mappings(found.get("aliased"))
     told += [f"Never entered: {each.get('column')} ({each.get('reason') or 'no reason given'})." for each in gone[:20]]
     return told + ([f"So did {plural(len(gone) - 20, 'further column')}."] if len(gone) > 20 else [])
 
