@@ -83,7 +83,7 @@ def backward_elimination(
         seed: Deals rows to blocks, and blocks to half-samples.
         method: "auto", "gram" (cross-products) or "qr".
         missing: "drop" leaves out rows with a missing value in any column used; "raise" refuses them.
-        engine: "threads", "processes" or "ray".
+        engine: "threads", "processes" (in a script under ``if __name__ == "__main__":``) or "ray".
         workers: How many; None: one a core.
         progress: Called with the rows read so far and their number where it is known.
 

@@ -73,9 +73,11 @@ class Options:
         if self.keep is None:
             return
         if self.keep > len(order):
-            raise ValueError(f"keep={self.keep} terms, but there are only {len(order)}: {', '.join(order[:10])}")
+            raise ValueError(
+                f"{self.keep} terms are to be kept, but there are only {len(order)}: {', '.join(order[:10])}"
+            )
         if self.keep < len(forced):
-            raise ValueError(f"keep={self.keep} terms, but {len(forced)} are forced in: {', '.join(forced)}")
+            raise ValueError(f"{self.keep} terms are to be kept, but {len(forced)} are forced in: {', '.join(forced)}")
 
 
 def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:
