@@ -81,7 +81,17 @@ def accumulate(
         beside: Makes states of what is to ride along the (first) pass.
     """
     gram = partial(Gram, blocks, intercept, frequency)
-    factor = partial(_factor, blocks, intercept, frequency, first)
+
+    def factor() -> Callable[[], RFactor]:
+        # The means and not the batch: this goes to every part, and to every worker.
+        return partial(RFactor, blocks, intercept, frequency, means_of(first), first.columns)
+
+    def riding(empty: Callable[[], Any]) -> tuple[Any, Any]:
+        """The state of one pass, and that of what rides along."""
+        if beside is None:
+            return read(empty), None
+        state, other = read(partial(Together, (empty, beside))).states
+        return state, other
 
     def system_of(state: Gram | RFactor) -> System:
         return block_systems(state, [range(state.blocks)], terms_of(state.columns), ridge=ridge)[0]
@@ -89,15 +99,15 @@ def accumulate(
     def finished(state: Gram | RFactor, system: System, because: str, *notes: str) -> Accumulated:
         return Accumulated(state, terms_of(state.columns), system, reason(system, because), notes, other)
 
-    because = None if method == "auto" else "asked for"
+    because = "asked for" if method == "qr" else None
     if method == "auto":
         because = _first_doubt(
             Gram(1, intercept, frequency), first, system_of, is_small(rows, len(first.columns)), repeatable
         )
-    if method == "qr" or (because is not None and method == "auto"):
-        state, other = _apart(read(factor if beside is None else partial(Together, (factor, beside))))
-        return finished(state, system_of(state), because or "")
-    state, other = _apart(read(gram if beside is None else partial(Together, (gram, beside))))
+    if because is not None:
+        state, other = riding(factor())
+        return finished(state, system_of(state), because)
+    state, other = riding(gram)
     system = system_of(state)
     trouble = doubt(system, small=repeatable and is_small(system.rows, len(system.columns)))
     if method == "gram":
@@ -107,14 +117,8 @@ def accumulate(
         return finished(state, system, "well enough conditioned for one pass")
     if not repeatable:
         return finished(state, system, "the rows could not be read again", _kept(system, trouble))
-    state = read(factor)
+    state = read(factor())
     return finished(state, system_of(state), f"{trouble}, so the rows were read a second time")
-
-
-def _apart(state: Any) -> tuple[Any, Any]:
-    if isinstance(state, Together):
-        return state.states[0], state.states[1]
-    return state, None
 
 
 def _first_doubt(
@@ -148,11 +152,6 @@ def _kept(system: System, because: str) -> str:
         f"{system.digits:.0f} digits instead of at least {DIGITS}. Pass a function that returns the iterator, or "
         'ask for method="qr" from the start.'
     )
-
-
-def _factor(blocks: int, intercept: bool, frequency: bool, first: Batch) -> RFactor:
-    """An empty factor about the means of the first rows."""
-    return RFactor(blocks, intercept, frequency, means_of(first), first.columns)
 
 
 def means_of(batch: Batch) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lsdr.regression.accumulate import accumulate, means_of
 from lsdr.regression.assemble import assemble
+from lsdr.regression.batch import Batch
 from lsdr.regression.clusters import ClusterGrams
 from lsdr.regression.columns import Column, Term, terms_of
 from lsdr.regression.one_pass import one_pass
@@ -138,7 +139,6 @@ def backward_elimination(
     if options.errors.startswith("HC"):
         refuse_one_shot(options.errors, opened.repeatable)
     read = partial(_read, opened, plan, engine, workers, progress)
-    means = means_of(first)
     done = accumulate(
         read,
         first,
@@ -150,9 +150,7 @@ def backward_elimination(
         ridge=options.ridge,
         rows=opened.rows,
         repeatable=opened.repeatable,
-        beside=partial(ClusterGrams, first.columns, means[:-1], float(means[-1]))
-        if options.errors == "cluster"
-        else None,
+        beside=_cluster_grams(first) if options.errors == "cluster" else None,
     )
     return assemble(done, plan, options, order, read, opened.repeatable)
 
@@ -166,6 +164,11 @@ def _read(
     empty: Callable[[], Any],
 ) -> Any:
     return one_pass(source, plan, empty, engine=engine, workers=workers, progress=progress)
+
+
+def _cluster_grams(first: Batch) -> Callable[[], ClusterGrams]:
+    means = means_of(first)
+    return partial(ClusterGrams, first.columns, means[:-1], float(means[-1]))
 
 
 def _order(plan: Plan, groups: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from lsdr.regression.estimates import Estimates
+from lsdr.regression.estimates import Estimated, Estimates
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class Split(Estimated):
     """Inference on rows that had no part in the selection: its t values are what they seem.
 
     Args:
@@ -40,30 +38,6 @@ class Split:
     estimates: Estimates
     rows_selection: float | int
     rows: float | int
-
-    @property
-    def params(self) -> pd.Series:
-        """Coefficients by name, from the second half."""
-        return self.estimates.params
-
-    @property
-    def bse(self) -> pd.Series:
-        """Standard errors by name."""
-        return self.estimates.bse
-
-    @property
-    def tvalues(self) -> pd.Series:
-        """T values by name, which selection has not touched."""
-        return self.estimates.tvalues
-
-    @property
-    def pvalues(self) -> pd.Series:
-        """P values by name, which selection has not touched."""
-        return self.estimates.pvalues
-
-    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
-        """Confidence intervals of level 1 - alpha: columns 0 and 1."""
-        return self.estimates.conf_int(alpha)
 
     def to_json(self) -> dict[str, Any]:
         """Everything by name, as JSON has it."""

@@ -106,6 +106,36 @@ class Estimates:
         return pd.Series(values, index=list(self.names), dtype="float64")
 
 
+class Estimated:
+    """What has `estimates`, under statsmodels' names; whether selection has touched them is for its class to say."""
+
+    estimates: Estimates
+
+    @property
+    def params(self) -> pd.Series:
+        """Coefficients by name, in the units of the data."""
+        return self.estimates.params
+
+    @property
+    def bse(self) -> pd.Series:
+        """Standard errors by name."""
+        return self.estimates.bse
+
+    @property
+    def tvalues(self) -> pd.Series:
+        """Coefficients in standard errors, by name."""
+        return self.estimates.tvalues
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided p values by name, as if the model had been given."""
+        return self.estimates.pvalues
+
+    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
+        """Confidence intervals of level 1 - alpha, as if the model had been given: columns 0 and 1."""
+        return self.estimates.conf_int(alpha)
+
+
 def finite(value: float | int) -> float | None:
     """A number as strict JSON can have it: None for infinite and undefined ones."""
     return float(value) if math.isfinite(value) else None

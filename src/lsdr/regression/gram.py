@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsdr.moments import Moments
-from lsdr.regression.batch import Batch, Tally
+from lsdr.regression.batch import Batch
+from lsdr.regression.block_state import BlockState
 from lsdr.regression.columns import Column, column_name
 from lsdr.regression.shifted_rows import aligned, check, refuse_values, shifted_rows, together
 
@@ -25,7 +26,7 @@ _CHUNK_NUMBERS = 1 << 20
 _CACHE_LINE = 8
 
 
-class Gram:
+class Gram(BlockState):
     r"""Sum of weights, mean and centred cross-products of rows z = [x, y], for each block of rows.
 
     .. math:: W_b = \sum_{n \in b} w_n, \quad \bar z_b = \tfrac1{W_b} \sum_{n \in b} w_n z_n, \quad
@@ -57,38 +58,12 @@ class Gram:
             intercept: Whether the model has one. The state is the same without; `total` is read otherwise.
             frequency: Whether weights count rows; they must be whole numbers then.
         """
-        if blocks < 1:
-            raise ValueError(f"blocks must be at least 1, got {blocks}")
-        self.blocks = blocks
-        self.intercept = intercept
-        self.frequency = frequency
-        self.columns: tuple[Column, ...] = ()
-        self.tally = Tally(blocks)
+        super().__init__(blocks, intercept, frequency, ())
         self._shift: NDArray[np.float64] | None = None
         # How far from the shift a column's rows have been centred: rounding is relative to that.
         self._reach: NDArray[np.float64] = np.zeros(1)
         self._relative: NDArray[np.float64] = np.zeros((blocks, 1))
         self._cross: NDArray[np.float64] = np.zeros((blocks, 1, 1))
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Rows of weight above 0, shape (blocks,)."""
-        return self.tally.rows
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """Sums of the weights, shape (blocks,); the rows where there are none."""
-        return self.tally.weights
-
-    @property
-    def observations(self) -> NDArray[np.float64]:
-        """What is n for degrees of freedom, shape (blocks,): the weights where they count rows, else the rows."""
-        return self.tally.weights if self.frequency else self.tally.rows.astype(np.float64)
-
-    @property
-    def missing(self) -> int:
-        """Rows left out because a value was missing."""
-        return self.tally.missing
 
     def add(self, batch: Batch) -> None:
         """Add the rows of a batch.
@@ -151,9 +126,7 @@ class Gram:
         Raises:
             ValueError: If the states differ in blocks, intercept or the meaning of weights.
         """
-        mine, theirs = ((state.blocks, state.intercept, state.frequency) for state in (self, other))
-        if mine != theirs:
-            raise ValueError(f"cannot merge states whose blocks, intercept and frequency differ: {mine} and {theirs}")
+        self._refuse_unlike(other)
         self._include(other.columns)
         if other._shift is not None:
             shift, reach, relative, cross = other._padded(self.columns)

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from lsdr.regression.design import design_matrix
-from lsdr.regression.estimates import Estimates
+from lsdr.regression.estimates import Estimated, Estimates
 from lsdr.regression.summary import Summary, summarize
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Estimated):
     """Least squares with the terms of one step of a reduction.
 
     The numbers are those a refit with these terms alone gives. As the terms were chosen on the same rows, t values, p
@@ -57,33 +56,9 @@ class Model:
     design: Callable[[Any], Any] | None = None
 
     @property
-    def params(self) -> pd.Series:
-        """Coefficients by name, in the units of the data."""
-        return self.estimates.params
-
-    @property
-    def bse(self) -> pd.Series:
-        """Standard errors by name."""
-        return self.estimates.bse
-
-    @property
-    def tvalues(self) -> pd.Series:
-        """Coefficients in standard errors, by name."""
-        return self.estimates.tvalues
-
-    @property
-    def pvalues(self) -> pd.Series:
-        """Two-sided p values by name, as if the model had been given."""
-        return self.estimates.pvalues
-
-    @property
     def mse_resid(self) -> float:
         """Rss / df_resid, the variance of the residuals; nan where no degrees of freedom are left."""
         return self.rss / self.df_resid if self.df_resid > 0 else float("nan")
-
-    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
-        """Confidence intervals of level 1 - alpha, as if the model had been given: columns 0 and 1."""
-        return self.estimates.conf_int(alpha)
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Predictions for the rows of a table.

@@ -3,10 +3,8 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeVar
-
-from threadpoolctl import ThreadpoolController
 
 from lsdr.regression.engine_processes import in_processes
 from lsdr.regression.engine_ray import in_ray
@@ -16,7 +14,7 @@ from lsdr.regression.plan import Plan
 from lsdr.regression.sources.source import Source
 from lsdr.regression.sources.tables import check_levels
 from lsdr.regression.state import State
-from lsdr.regression.work import alone, work
+from lsdr.regression.work import alone, one_thread, work
 
 S = TypeVar("S", bound=State)
 ENGINES = ("threads", "processes", "ray")
@@ -74,19 +72,13 @@ def _results(
 ) -> Iterator[tuple[S, int]]:
     parts = source.parts(plan)
     # A state's merging happens between results: it keeps to one thread too.
-    with _libraries().limit(limits=1, user_api="blas"):
+    with one_thread():
         if engine == "threads":
             yield from in_order(partial(work, empty=empty), parts, workers or _processors())
         elif engine == "processes":
             yield from in_processes(partial(alone, empty=empty), parts, workers or _processors())
         else:
             yield from in_ray(partial(alone, empty=empty), parts, workers)
-
-
-@lru_cache(maxsize=1)
-def _libraries() -> ThreadpoolController:
-    """The linear algebra that is loaded; looking for it takes as long as a pass over a small table."""
-    return ThreadpoolController()
 
 
 def _processors() -> int:

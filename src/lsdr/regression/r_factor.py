@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lsdr.regression.batch import Batch, Tally
+from lsdr.regression.batch import Batch
+from lsdr.regression.block_state import BlockState
 from lsdr.regression.columns import Column
 from lsdr.regression.shifted_rows import aligned, check, refuse_values, shifted_rows, together
 from lsdr.regression.triangular_qr import triangular_qr
@@ -14,7 +15,7 @@ from lsdr.regression.triangular_qr import triangular_qr
 _ROUNDINGS = 64
 
 
-class RFactor:
+class RFactor(BlockState):
     r"""Triangular factor R of the rows of every block: each chunk is rotated into the factor of those before (TSQR).
 
     .. math:: R_b^\top R_b = Z_b^\top Z_b, \qquad Z_b = \sqrt{w}\,[1, x - c_x, y - c_y]
@@ -55,39 +56,13 @@ class RFactor:
             shift: What is taken off the columns, and last off the target, shape (p + 1,); unused without intercept.
             columns: The p columns that the shift is of. Others that turn up later have the shift 0.
         """
-        if blocks < 1:
-            raise ValueError(f"blocks must be at least 1, got {blocks}")
+        super().__init__(blocks, intercept, frequency, tuple(columns))
         if shift.shape != (len(columns) + 1,):
             raise ValueError(f"shift must hold {len(columns)} columns and the target, got shape {shift.shape}")
-        self.blocks = blocks
-        self.intercept = intercept
-        self.frequency = frequency
-        self.columns: tuple[Column, ...] = tuple(columns)
         self.shift: NDArray[np.float64] = shift.copy() if intercept else np.zeros(len(shift))
-        self.tally = Tally(blocks)
         width = len(shift) + intercept
         # Each block's factor is kept transposed, so that LAPACK, which counts in Fortran's order, works in place.
         self._lower: NDArray[np.float64] = np.zeros((blocks, width, width))
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Rows of weight above 0, shape (blocks,)."""
-        return self.tally.rows
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """Sums of the weights, shape (blocks,); the rows where there are none."""
-        return self.tally.weights
-
-    @property
-    def observations(self) -> NDArray[np.float64]:
-        """What is n for degrees of freedom, shape (blocks,): the weights where they count rows, else the rows."""
-        return self.tally.weights if self.frequency else self.tally.rows.astype(np.float64)
-
-    @property
-    def missing(self) -> int:
-        """Rows left out because a value was missing."""
-        return self.tally.missing
 
     def add(self, batch: Batch) -> None:
         """Add the rows of a batch.
@@ -111,9 +86,7 @@ class RFactor:
         Raises:
             ValueError: If the states differ in blocks, intercept, the meaning of weights, or a shift.
         """
-        mine, theirs = ((state.blocks, state.intercept, state.frequency) for state in (self, other))
-        if mine != theirs:
-            raise ValueError(f"cannot merge states whose blocks, intercept and frequency differ: {mine} and {theirs}")
+        self._refuse_unlike(other)
         self._include(other.columns)
         shift, lower = other._padded(self.columns)
         if not np.array_equal(shift, self.shift):

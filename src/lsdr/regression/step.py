@@ -4,13 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from lsdr.regression.estimates import Estimates, finite
+from lsdr.regression.estimates import Estimated, Estimates, finite
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Step(Estimated):
     """The model of one size on the path, and the term that is removed from it next.
 
     `t`, `F`, `df` and `p_value` are those of the removed term: of one column t, F = t^2 and df = 1, of a factor or a
@@ -57,21 +55,6 @@ class Step:
     mse_heldout: float | int = math.nan
     mse_heldout_se: float | int = math.nan
     exact: bool = True
-
-    @property
-    def params(self) -> pd.Series:
-        """Coefficients by name."""
-        return self.estimates.params
-
-    @property
-    def bse(self) -> pd.Series:
-        """Standard errors by name."""
-        return self.estimates.bse
-
-    @property
-    def tvalues(self) -> pd.Series:
-        """T values by name."""
-        return self.estimates.tvalues
 
     def to_json(self) -> dict[str, Any]:
         """The step as JSON has it: infinite and undefined numbers are null."""

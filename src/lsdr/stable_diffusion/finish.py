@@ -13,7 +13,7 @@ from lsdr.inspection.inspect import inspect
 from lsdr.stable_diffusion.build import adapt
 from lsdr.stable_diffusion.config import StableDiffusionConfig
 from lsdr.stable_diffusion.pipeline import Pipeline, load_pipeline
-from lsdr.stable_diffusion.save import DIFFUSERS_LORA, save_full, save_lora, save_single_file
+from lsdr.stable_diffusion.save import DIFFUSERS_LORA, component, save_full, save_lora, save_single_file
 from lsdr.stable_diffusion.task import StableDiffusionTask
 from lsdr.training.loop import Outcome
 from lsdr.training.trained import load_trained_state
@@ -74,7 +74,7 @@ def _save(
     folder = save_full(pipeline, network, directory / "pipeline", **told)  # type: ignore[arg-type]
     if config.single_file:
         save_single_file(pipeline, network, directory / "model.safetensors", **told)  # type: ignore[arg-type]
-    return folder / component(pipeline)
+    return folder / component(pipeline.family)
 
 
 def _schedule(config: StableDiffusionConfig, pipeline: Pipeline) -> dict[str, str]:
@@ -94,14 +94,9 @@ def _schedule(config: StableDiffusionConfig, pipeline: Pipeline) -> dict[str, st
     }
 
 
-def component(pipeline: Pipeline) -> str:
-    """The folder of a pipeline that holds its network."""
-    return "unet" if pipeline.family in ("sd", "sdxl") else "transformer"
-
-
 def _inspect(config: StableDiffusionConfig, pipeline: Pipeline, saved: Path, directory: Path) -> None:
     """What the fine-tune did to each layer of the base."""
-    base = config.model if config.tune == "lora" else config.model / component(pipeline)
+    base = config.model if config.tune == "lora" else config.model / component(pipeline.family)
     runs.write_json(directory / "inspection.json", inspect(saved, base=base).to_dict())
 
 

@@ -76,9 +76,9 @@ def save_lora(
     if len(kinds) > 1:
         raise ValueError(f"layers have different (rank, alpha): {kinds[:4]}; these formats are written for one of each")
     words = {"format": "pt", **{key: str(value) for key, value in (metadata or {}).items()}}
-    component = _component(family)
-    state = {f"{component}.{name}": tensor for name, tensor in lora_state(network).items()}
-    settings = {"lora_adapter_metadata": _settings(component, factors)}
+    part = component(family)
+    state = {f"{part}.{name}": tensor for name, tensor in lora_state(network).items()}
+    settings = {"lora_adapter_metadata": _settings(part, factors)}
     written = [_write(folder / DIFFUSERS_LORA, state, words | settings)]
     try:
         kohya = kohya_state(network, family, factors)
@@ -128,7 +128,7 @@ def save_full(
     try:
         scheduler = _scheduler(pipeline.scheduler, prediction, zero_terminal_snr)
         index["scheduler"] = ["diffusers", type(scheduler).__name__]
-        parts: dict[str, Any] = {_component(pipeline.family): network, "scheduler": scheduler}
+        parts: dict[str, Any] = {component(pipeline.family): network, "scheduler": scheduler}
         memory = {"vae": pipeline.vae}
         names = ("text_encoder", "text_encoder_2", "text_encoder_3")
         memory |= dict(zip(names, pipeline.text_encoders, strict=False))
@@ -213,7 +213,8 @@ def save_single_file(
     return _write(file, state, {"format": "pt"})
 
 
-def _component(family: Family) -> str:
+def component(family: Family) -> str:
+    """The folder of a pipeline that holds its network, which also begins the names of a LoRA's tensors."""
     return "unet" if family in ("sd", "sdxl") else "transformer"
 
 
