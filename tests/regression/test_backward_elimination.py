@@ -496,3 +496,12 @@ def test_weights_out_of_range_are_blamed_themselves():
 def test_a_negative_seed_is_refused():
     with pytest.raises(ValueError, match="seed must be 0 or more, got -1"):
         backward_elimination(table(), "target", features=FEATURES, seed=-1)
+
+
+def test_a_model_of_groups_predicts_from_an_array_of_the_data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 4))
+    y = X[:, 0] + X[:, 3] + rng.normal(size=200)
+    model = backward_elimination((X, y), "y", groups={"g": ["x1", "x2"]}, keep=3).model()
+    fitted = np.column_stack([np.ones(200), X]) @ np.linalg.lstsq(np.column_stack([np.ones(200), X]), y, rcond=None)[0]
+    np.testing.assert_allclose(model.predict(X), fitted, rtol=1e-9, atol=1e-12)

@@ -100,6 +100,7 @@ def assemble(
         reason=done.reason,
         target=plan.target,
         features=order,
+        inputs=plan.features,
         terms=path.terms,
         steps=steps,
         chosen=Chosen(steps[index].size, steps[index].terms, options.rule, why),
