@@ -27,18 +27,18 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from verdicts import Claim, judge, together
 
 from lsdr.diffusion.measures.catalogue import MEASURES
-from lsdr.diffusion.measures.diversity import diversity
-from lsdr.diffusion.measures.feature_distance import feature_distance
-from lsdr.diffusion.measures.feature_extractor import TrainedExtractor, train_feature_extractor
 from lsdr.diffusion.measures.lyapunov import lyapunov
 from lsdr.diffusion.measures.measure import heun_steps, sample_heun
 from lsdr.diffusion.measures.operator_measures import artifact_measures
-from lsdr.diffusion.measures.power_spectrum_error import power_spectrum_error
 from lsdr.diffusion.measures.sensitivity import sensitivity
 from lsdr.diffusion.sigmas import karras_sigmas
 from lsdr.experiments.fields import to_dict
 from lsdr.experiments.states import Run, read_status
 from lsdr.experiments.summary import summarize
+from lsdr.measures.diversity import diversity
+from lsdr.measures.feature_distance import feature_distance
+from lsdr.measures.feature_extractor import TrainedExtractor, train_feature_extractor
+from lsdr.measures.power_spectrum_error import power_spectrum_error
 from lsdr.probes.conditioning import rows_of
 from lsdr.probes.evaluating import evaluating
 from lsdr.runs import environment, read_json, write_json

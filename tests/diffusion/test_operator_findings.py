@@ -7,9 +7,9 @@ import torch
 
 from lsdr.diffusion.measures.mmse_identity import MMSEIdentity
 from lsdr.diffusion.measures.operator_by_noise import OperatorLevel
-from lsdr.diffusion.measures.power_spectrum_error import power_spectrum_error
 from lsdr.diffusion.operator_findings import of_levels, of_samples
 from lsdr.fourier.grid_artifacts import GridArtifact
+from lsdr.measures.power_spectrum_error import power_spectrum_error
 
 
 def level(top=0.9, **changes):

@@ -12,15 +12,16 @@ from torch import nn
 from lsdr.data.images import ImageDataset
 from lsdr.data.load import load_images
 from lsdr.data.split import check_fits, split
+from lsdr.data.subset import Subset, take
 from lsdr.diffusion.config import DiffusionConfig
 from lsdr.diffusion.ddpm import DDPMDenoiser
 from lsdr.diffusion.denoiser import Denoiser
 from lsdr.diffusion.edm import EDMDenoiser
 from lsdr.diffusion.flow import FlowDenoiser
-from lsdr.diffusion.measures.feature_extractor import LEAST_IMAGES
 from lsdr.diffusion.models import MODELS, build_model, load_model
-from lsdr.diffusion.task import DiffusionTask, Images, Subset, to_pixels
+from lsdr.diffusion.task import DiffusionTask
 from lsdr.diffusion.weighting import WEIGHTINGS
+from lsdr.measures.feature_extractor import LEAST_IMAGES
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,6 @@ def load_data(config: DiffusionConfig) -> Data:
             "more images or a smaller --holdout"
         )
     return Data(dataset, Subset(dataset, train.tolist()), Subset(dataset, heldout.tolist()))
-
-
-def take(subset: Subset, count: int, device: torch.device) -> Images:
-    """Some images of a part, the same ones every time, in memory, on the device.
-
-    They are drawn, not the first ones: a source may be sorted by class, or be crops of one picture after another.
-    """
-    drawn = torch.randperm(len(subset), generator=torch.Generator().manual_seed(0))[:count]
-    batch = subset.__getitems__(drawn.sort().values.tolist())
-    label = batch.get("label")
-    return Images(to_pixels(batch["image"]).to(device), None if label is None else label.to(device))
 
 
 def build_task(config: DiffusionConfig, data: Data, device: torch.device) -> DiffusionTask:

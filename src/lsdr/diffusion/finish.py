@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lsdr import runs
-from lsdr.diffusion.build import Data, take
+from lsdr.data.subset import take
+from lsdr.diffusion.build import Data
 from lsdr.diffusion.config import DiffusionConfig
-from lsdr.diffusion.measures.feature_extractor import TrainedExtractor, train_feature_extractor
 from lsdr.diffusion.measures.learning_rate import (
     largest_stable_lr,
     lr_grid,
@@ -23,6 +22,7 @@ from lsdr.diffusion.measures.learning_rate import (
 )
 from lsdr.diffusion.measures.measure import measure_run
 from lsdr.diffusion.task import DiffusionTask
+from lsdr.measures.shared_extractor import shared_extractor
 from lsdr.regularizers.regularizer import Regularizer
 from lsdr.training.loop import Outcome
 from lsdr.training.order import EpochOrder
@@ -49,7 +49,7 @@ def measure_snapshot(
         train_labels=train.labels if config.conditional else None,
         heldout_labels=task.heldout.labels if config.conditional else None,
         seed=config.training.seed,
-        extractor=_extractor(config, data, directory, device).extractor,
+        extractor=shared_extractor(directory, train, config.measure.extractor_steps, device).extractor,
         weight=partial(task.weight, denoiser),
         config=config.measure,
     )
@@ -113,21 +113,6 @@ def _train_shortly(
             stepper.update(step, gradient)
     accelerator.free_memory()
     return losses
-
-
-def _extractor(config: DiffusionConfig, data: Data, directory: Path, device: torch.device) -> TrainedExtractor:
-    """The feature extractor of the comparison that this run belongs to, or of the run alone.
-
-    It is the same for every run of a comparison: trained from a fixed seed on the same images, by whoever comes first.
-    """
-    root = directory.parent.parent
-    folder = root if (root / "experiment.json").exists() else directory
-    if not (folder / "extractor.json").exists():
-        images = take(data.train, config.measure.train_images, device)
-        train_feature_extractor(images.pixels, images.labels, steps=config.measure.extractor_steps).save(folder)
-    loaded = TrainedExtractor.load(folder)
-    loaded.extractor.to(device)
-    return loaded
 
 
 def _last_spectra(directory: Path, steps: int) -> Measures:

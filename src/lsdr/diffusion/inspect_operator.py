@@ -15,13 +15,13 @@ from lsdr.diffusion.measures.measure import heun_steps, sample_heun
 from lsdr.diffusion.measures.mmse_identity import MMSEIdentity, mmse_identity
 from lsdr.diffusion.measures.operator_by_noise import OperatorLevel, covariance_eigenvalues, operator_by_noise
 from lsdr.diffusion.measures.operator_measures import artifact_dict
-from lsdr.diffusion.measures.power_spectrum_error import power_spectrum_error
 from lsdr.diffusion.measures.prediction_check import READINGS, PredictionCheck, prediction_check, read_as
 from lsdr.diffusion.operator_findings import KINDS as KINDS
 from lsdr.diffusion.operator_findings import Finding, finding, not_measured, of_levels, of_prediction, of_samples
 from lsdr.diffusion.operator_source import Source, Weights, open_source
 from lsdr.diffusion.sigmas import karras_sigmas, next_sigma
 from lsdr.fourier.grid_artifacts import grid_artifacts
+from lsdr.measures.power_spectrum_error import power_spectrum_error
 from lsdr.probes.denoising_step import Frame
 from lsdr.probes.evaluating import evaluating
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from lsdr.diffusion.measures.mmse_identity import MMSEIdentity
 from lsdr.diffusion.measures.operator_by_noise import OperatorLevel
-from lsdr.diffusion.measures.power_spectrum_error import PowerSpectrumError
 from lsdr.diffusion.measures.prediction_check import PredictionCheck
 from lsdr.fourier.grid_artifacts import GridArtifact
+from lsdr.measures.power_spectrum_error import PowerSpectrumError
 
 KINDS = (
     "wrong_prediction",

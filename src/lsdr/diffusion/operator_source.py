@@ -12,14 +12,14 @@ from torch import nn
 
 from lsdr.data.load import load_images
 from lsdr.data.split import split
-from lsdr.diffusion.build import Data, build_task, take
+from lsdr.data.subset import Images, Subset, take
+from lsdr.diffusion.build import Data, build_task
 from lsdr.diffusion.config import DiffusionConfig
 from lsdr.diffusion.ddpm import DDPMDenoiser
 from lsdr.diffusion.denoiser import Denoiser
 from lsdr.diffusion.flow import FlowDenoiser
 from lsdr.diffusion.load_model import load_model
 from lsdr.diffusion.measures.prediction_check import read_as
-from lsdr.diffusion.task import Images, Subset
 from lsdr.runs import read_json
 
 Weights = Literal["average", "final"]

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from lsdr import runs
-from lsdr.diffusion.build import Data, build_task, load_data, take
+from lsdr.data.grid import image_grid
+from lsdr.data.subset import take
+from lsdr.diffusion.build import Data, build_task, load_data
 from lsdr.diffusion.config import DiffusionConfig
 from lsdr.diffusion.finish import measure_snapshot, stability
-from lsdr.diffusion.grid import image_grid
 from lsdr.diffusion.task import DiffusionTask
 from lsdr.regularizers.regularizer import Regularizer
 from lsdr.training.loop import Outcome, train

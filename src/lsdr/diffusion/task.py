@@ -1,7 +1,7 @@
 """Diffusion as a task of the training loop: images, a denoiser, its loss, held-out values and samples."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from lsdr.data.images import ImageDataset
+from lsdr.data.grid import image_grid
+from lsdr.data.subset import Images, to_pixels
 from lsdr.diffusion.denoiser import Denoiser
-from lsdr.diffusion.grid import image_grid
 from lsdr.diffusion.heun import heun
 from lsdr.diffusion.loss import denoising_loss
 from lsdr.diffusion.measures.heldout_loss import heldout_loss
@@ -23,38 +23,6 @@ from lsdr.training.order import stream_seed
 # Held-out loss and pictures along the way use a fixed seed, so that they compare over steps, methods and seeds.
 _MEASURE_SEED = 20240601
 _BLOCKS = re.compile(r"(^|\.)(resnets|transformer_blocks)\.\d+$")
-
-
-class Subset(Dataset[Any]):
-    """Some examples of a dataset, read in batches.
-
-    Args:
-        dataset: All examples.
-        indices: Which ones, and in what order.
-    """
-
-    def __init__(self, dataset: ImageDataset, indices: Sequence[int]) -> None:
-        self.dataset, self.indices = dataset, indices
-
-    def __len__(self) -> int:
-        """Number of examples."""
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
-        """One example as a batch of one."""
-        return self.__getitems__([position])
-
-    def __getitems__(self, positions: Sequence[int]) -> dict[str, Tensor]:
-        """A batch of examples."""
-        return self.dataset.__getitems__([self.indices[position] for position in positions])
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images in memory for measuring: pixels in [-1, 1], shape (n, C, H, W), and their labels or None."""
-
-    pixels: Tensor
-    labels: Tensor | None
 
 
 @dataclass
@@ -133,8 +101,3 @@ class DiffusionTask:
     def name(self, index: int) -> str:
         """File name or row of the image with this index."""
         return self.names(index)
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """Bytes to [-1, 1]; numbers that are floating point already pass through."""
-    return images if images.is_floating_point() else images.float() / 127.5 - 1

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from rich.progress import track
 
 from lsdr import runs
-from lsdr.diffusion.grid import image_grid
+from lsdr.data.grid import image_grid
 from lsdr.regularizers.regularizer import Regularizer
 from lsdr.stable_diffusion.build import build_task, constraints, encode, fixed_batches, pictures
 from lsdr.stable_diffusion.config import StableDiffusionConfig

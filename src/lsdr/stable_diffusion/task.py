@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from lsdr.data.grid import image_grid
 from lsdr.diffusion.denoiser import Denoiser, per_example
-from lsdr.diffusion.grid import image_grid
 from lsdr.diffusion.loss import denoising_loss
 from lsdr.monitor.probe import Probe
 from lsdr.stable_diffusion.network import network_conditioning

@@ -1,19 +1,6 @@
 """Every measure by name: its label and unit, which way is better, how it is measured. Imports no torch."""
 
-from dataclasses import dataclass
-from typing import Literal
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What a number in measures.json means."""
-
-    label: str
-    unit: str
-    better: Literal["lower", "higher"] | None
-    """The direction that counts as an improvement; None where neither does by itself."""
-    description: str
-
+from lsdr.measures.measure import Measure
 
 _NOISE_BAND = (
     "Denoising loss on held-out images over the {} third of the noise levels seen in training, weighted like the loss; "

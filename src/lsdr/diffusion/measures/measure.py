@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from lsdr.diffusion.denoiser import Conditioning, Denoiser
 from lsdr.diffusion.heun import heun
 from lsdr.diffusion.measures.config import MeasureConfig
-from lsdr.diffusion.measures.diversity import diversity
-from lsdr.diffusion.measures.feature_distance import feature_distance
 from lsdr.diffusion.measures.heldout_loss import heldout_loss
 from lsdr.diffusion.measures.lyapunov import lyapunov
 from lsdr.diffusion.measures.operator_measures import artifact_measures, operator_measures
-from lsdr.diffusion.measures.power_spectrum_error import power_spectrum_error
 from lsdr.diffusion.measures.sensitivity import sensitivity
 from lsdr.diffusion.sigmas import karras_sigmas
+from lsdr.measures.diversity import diversity
+from lsdr.measures.feature_distance import feature_distance
+from lsdr.measures.power_spectrum_error import power_spectrum_error
 from lsdr.probes.conditioning import rows_of, tensors_of
 from lsdr.probes.evaluating import evaluating
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from lsdr.diffusion.measures.feature_distance import feature_distance
-from lsdr.diffusion.measures.feature_extractor import TrainedExtractor, train_feature_extractor
+from lsdr.measures.feature_distance import feature_distance
+from lsdr.measures.feature_extractor import TrainedExtractor, train_feature_extractor
 
 
 @pytest.fixture(scope="module")

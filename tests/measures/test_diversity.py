@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lsdr.diffusion.measures.diversity import diversity
+from lsdr.measures.diversity import diversity
 
 
 def images(count, seed=0, dtype=torch.float32):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lsdr.diffusion.measures.power_spectrum_error import power_spectrum_error
 from lsdr.fourier.radial_power_spectrum import radial_power_spectrum
+from lsdr.measures.power_spectrum_error import power_spectrum_error
 
 
 def data(count=20, side=24, seed=0):

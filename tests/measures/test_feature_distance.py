@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 from torch import nn
 
-from lsdr.diffusion.measures.feature_distance import feature_distance
+from lsdr.measures.feature_distance import feature_distance
 
 
 def images(count, seed=0, shift=0.0, scale=1.0):

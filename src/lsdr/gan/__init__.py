@@ -1,0 +1,1 @@
+"""Generative adversarial networks: players, losses, noise, layers, measures of mode collapse."""
