@@ -92,10 +92,10 @@ def test_out_of_memory_while_the_weights_move_goes_back_to_the_last_checkpoint(t
     accelerator = toy.accelerator(settings)
     original = Stepper.update
 
-    def update(self, step, gradient):
+    def update(self, step, gradient, turn=None):
         if step == 6:
             self.average.update = lambda *args, **kwargs: torch.empty(10**15)
-        original(self, step, gradient)
+        original(self, step, gradient, turn)
 
     monkeypatch.setattr(Stepper, "update", update)
     outcome = train(toy.ToyTask(), settings, tmp_path / "cut", accelerator, regularizers=REGULARIZERS)

@@ -58,7 +58,7 @@ def test_steps_in_trouble_do_not_move_the_medians():
     for step in range(20, 60):
         assert guard.check(step, 100.0, 2.0).threshold == 10.0
     assert guard.check(60, math.nan, 2.0) is not None
-    assert guard.state_dict()["losses"] == [1.0] * 20
+    assert guard.state_dict()["losses"][""] == [1.0] * 20
 
 
 def test_a_lasting_change_of_the_gradients_scale_becomes_normal():
@@ -85,7 +85,7 @@ def test_off_counts_and_never_acts():
     assert guard.check(20, 50.0, 2.0) is None
     assert guard.check(21, math.nan, 2.0) is None
     assert guard.spikes == 1
-    assert len(guard.state_dict()["losses"]) == 20
+    assert len(guard.state_dict()["losses"][""]) == 20
 
 
 def test_a_resumed_guard_judges_as_one_that_was_never_stopped():

@@ -53,7 +53,8 @@ class Guard:
 
     Steps in trouble do not enter the running medians; gradient spikes do, so that a lasting change of scale becomes the
     new normal after half a window. A median that is not positive (an objective that can be negative) has no factor to
-    exceed, so there only non-finite values count. Cost: two medians of `window` floats a step; no tensor is touched.
+    exceed, so there only non-finite values count. In a game every player has medians of its own, and its loss may jump:
+    it goes up and down with the opponent. Cost: two medians of `window` floats a step; no tensor is touched.
 
     Source: none; ten times the running median is how the comparisons count gradient spikes.
 
@@ -90,16 +91,18 @@ class Guard:
         self.action, self.factor, self.warmup = action, factor, warmup
         self.spikes = 0
         self.gradient_spike: Trouble | None = None
-        self._losses: deque[float] = deque(maxlen=window)
-        self._grad_norms: deque[float] = deque(maxlen=window)
+        self._window = window
+        self._losses: dict[str, deque[float]] = {}
+        self._grad_norms: dict[str, deque[float]] = {}
 
-    def check(self, step: int, loss: float, grad_norm: float) -> Trouble | None:
+    def check(self, step: int, loss: float, grad_norm: float, player: str = "") -> Trouble | None:
         """Judge one step.
 
         Args:
             step: Which step, for the record; the verdict does not depend on it.
             loss: The step's loss.
             grad_norm: The norm of its gradient before clipping.
+            player: Whose loss and gradient these are, in a game of several.
 
         Returns:
             The trouble that calls for action, or None.
@@ -107,23 +110,30 @@ class Guard:
         self.gradient_spike = None
         trouble = _nonfinite(step, loss, grad_norm)
         if trouble is None:
-            trouble = self._spike(step, loss, self._losses, "loss")
-            gradient_spike = self._spike(step, grad_norm, self._grad_norms, "grad_norm")
+            losses = self._losses.setdefault(player, deque(maxlen=self._window))
+            grad_norms = self._grad_norms.setdefault(player, deque(maxlen=self._window))
+            trouble = None if player else self._spike(step, loss, losses, "loss")
+            gradient_spike = self._spike(step, grad_norm, grad_norms, "grad_norm")
             self.spikes += trouble is not None or gradient_spike is not None
             if trouble is None:
                 self.gradient_spike = gradient_spike
-                self._losses.append(loss)
-                self._grad_norms.append(grad_norm)
+                losses.append(loss)
+                grad_norms.append(grad_norm)
         return None if self.action == "off" else trouble
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to judge alike, as plain JSON values."""
-        return {"losses": list(self._losses), "grad_norms": list(self._grad_norms), "spikes": self.spikes}
+        return {
+            "losses": {player: list(values) for player, values in self._losses.items()},
+            "grad_norms": {player: list(values) for player, values in self._grad_norms.items()},
+            "spikes": self.spikes,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a state from `state_dict`."""
-        self._losses = deque(state["losses"], maxlen=self._losses.maxlen)
-        self._grad_norms = deque(state["grad_norms"], maxlen=self._grad_norms.maxlen)
+        for mine, theirs in ((self._losses, state["losses"]), (self._grad_norms, state["grad_norms"])):
+            mine.clear()
+            mine.update({player: deque(values, maxlen=self._window) for player, values in theirs.items()})
         self.spikes = state["spikes"]
         self.gradient_spike = None
 

@@ -27,6 +27,7 @@ from lsdr.training.provenance import investigate
 from lsdr.training.recorder import Recorder
 from lsdr.training.stepper import Gradient, Stepper, open_stepper
 from lsdr.training.task import Task, events_of, probes_of
+from lsdr.training.turn import Turn
 
 # So many steps in a row left out, or rollbacks in all, and the run counts as diverged.
 _PATIENCE = 10
@@ -153,13 +154,9 @@ class _Run:
             examples = next(batches)
             gradient = None
             if self.step not in self.skipped:
-                with self.monitor.at(self.step) if self.monitor else nullcontext():
-                    gradient = self.stepper.gradient(self.step, examples)
-                trouble = self._check(gradient)
-                if self.guard.gradient_spike is not None:
-                    self.recorder.event(self.guard.gradient_spike.to_event("none"))
+                gradient, trouble, turn = self._take_turns(examples)
                 if trouble is not None:
-                    event = self._investigate(examples, trouble)
+                    event = self._investigate(examples, trouble, turn)
                     self.recorder.event(event)
                     self.stepper.abandon()
                     if self.step >= self.config.steps:  # on the way to equal wall-clock, its own steps well done
@@ -175,8 +172,6 @@ class _Run:
                         batches = self._batches()
                         continue
                     gradient = None
-            if gradient is not None:
-                self.stepper.update(self.step, gradient)
             self.step += 1
             if gradient is not None:
                 self.previous, self.last_loss, self.in_a_row = (self.step - 1, examples), gradient.loss, 0
@@ -187,6 +182,24 @@ class _Run:
         if not math.isfinite(self.last_loss):
             return self._end("diverged", f"the loss is {self.last_loss} at the last step, and the guard was off")
         return self._end("finished", "")
+
+    def _take_turns(self, examples: Mapping[str, Tensor]) -> tuple[Gradient, Trouble | None, Turn]:
+        """One step: every turn's gradient and then its update, up to the first turn in trouble, which moves nothing."""
+        found: Gradient | None = None
+        for turn in self.stepper.turns:
+            with self.monitor.at(self.step) if self.monitor and found is None else nullcontext():
+                gradient = self.stepper.gradient(self.step, examples, turn)
+            trouble = self._check(gradient, turn)
+            if self.guard.gradient_spike is not None:
+                self.recorder.event(self.guard.gradient_spike.to_event("none"))
+            if trouble is not None:
+                return gradient, trouble, turn
+            self.stepper.update(self.step, gradient, turn)
+            if len(self.stepper.turns) > 1:
+                gradient = gradient.after(found or Gradient(0.0, 0.0, 0.0, {}), turn.name)
+            found = gradient
+        assert found is not None
+        return found, None, turn
 
     @property
     def target(self) -> int:
@@ -202,16 +215,16 @@ class _Run:
         wishes = torch.tensor(float(wish), device=self.accelerator.device)
         return bool(self.accelerator.reduce(wishes, reduction="sum") > 0)
 
-    def _check(self, gradient: Gradient) -> Trouble | None:
+    def _check(self, gradient: Gradient, turn: Turn) -> Trouble | None:
         if self.stepper.overflowed(gradient):
             self.guard.gradient_spike = None
             return None
-        return self.guard.check(self.step, gradient.loss, gradient.norm)
+        return self.guard.check(self.step, gradient.loss, gradient.norm, turn.name)
 
-    def _investigate(self, examples: Mapping[str, Tensor], trouble: Trouble) -> dict[str, Any]:
+    def _investigate(self, examples: Mapping[str, Tensor], trouble: Trouble, turn: Turn) -> dict[str, Any]:
         action = self.config.guard
         try:
-            return investigate(self.stepper, self.step, examples, self.previous, trouble, action)
+            return investigate(self.stepper, self.step, examples, self.previous, trouble, action, turn)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or self.accelerator.num_processes > 1:
                 raise

@@ -12,7 +12,7 @@ from lsdr.training.config import TrainingConfig
 
 
 def build_optimizer(
-    parameters: Sequence[Tensor], config: TrainingConfig, device: torch.device
+    parameters: Sequence[Tensor] | Sequence[dict[str, Any]], config: TrainingConfig, device: torch.device
 ) -> torch.optim.Optimizer:
     """AdamW over the given parameters, with float32 or 8-bit moments.
 
@@ -22,7 +22,7 @@ def build_optimizer(
     Source: Loshchilov & Hutter 2019 (arXiv:1711.05101); Dettmers et al. 2022 (arXiv:2110.02861).
 
     Args:
-        parameters: What is trained.
+        parameters: What is trained, or groups of it with options of their own, as torch's optimisers take them.
         config: Optimiser, learning rate, betas and weight decay.
         device: Where the parameters are.
 

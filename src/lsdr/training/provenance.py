@@ -10,6 +10,7 @@ from torch import Tensor
 from lsdr.training.diagnose import diagnose
 from lsdr.training.guard import Action, Trouble
 from lsdr.training.stepper import Stepper
+from lsdr.training.turn import Turn
 
 
 def investigate(
@@ -19,6 +20,7 @@ def investigate(
     previous: tuple[int, Mapping[str, Tensor]] | None,
     trouble: Trouble,
     action: Action,
+    turn: Turn,
 ) -> dict[str, Any]:
     """Replay a step in trouble, micro-batch by micro-batch, until one shows where it came from.
 
@@ -31,6 +33,7 @@ def investigate(
         previous: The last healthy step and its examples, to compare a spike with; None when there was none.
         trouble: What the guard saw.
         action: What will be done about it.
+        turn: The player's move that was in trouble.
 
     Returns:
         An entry for events.jsonl.
@@ -40,13 +43,13 @@ def investigate(
     reference: Callable[[], Tensor] | None = None
     if previous is not None and trouble.kind == "spike":  # what is not finite needs no comparison
         earlier, chunk = previous[0], stepper.chunks(*previous)[0]
-        reference = partial(stepper.replay, earlier, chunk, penalized=alone)
+        reference = partial(stepper.replay, earlier, chunk, penalized=alone, turn=turn)
     event: dict[str, Any] = {}
     with stepper.penalty.aside():
         for number, chunk in enumerate(stepper.chunks(step, examples)):
             finding = diagnose(
                 stepper.plain,
-                partial(stepper.replay, step, chunk, number, penalized=alone),
+                partial(stepper.replay, step, chunk, number, penalized=alone, turn=turn),
                 reference=reference,
                 inputs={name: value for name, value in chunk.items() if value.is_floating_point()},
                 average=stepper.average.model,

@@ -19,6 +19,7 @@ from lsdr.training.optimizer import build_optimizer, check_optimizer, learning_r
 from lsdr.training.order import share, stream_seed
 from lsdr.training.task import Task
 from lsdr.training.trained import load_trained_state, trained_state
+from lsdr.training.turn import Turn, turns_of
 
 # Another order of sums moves a gradient by 1e-6 in float32 and by about 1e-2 in bfloat16.
 _COMPILED_TOLERANCE = 0.05
@@ -33,6 +34,13 @@ class Gradient:
     penalty: float
     norm: float
     components: dict[str, float]
+
+    def after(self, earlier: "Gradient", turn: str) -> "Gradient":
+        """This and the gradients of the step's earlier turns, as one record under the last turn's loss and norm."""
+        own = {f"{turn}/loss": self.loss, f"{turn}/grad_norm": self.norm}
+        return Gradient(
+            self.loss, earlier.penalty + self.penalty, self.norm, {**earlier.components, **self.components, **own}
+        )
 
 
 class Stepper:
@@ -66,14 +74,26 @@ class Stepper:
         # Walking a model's modules at every step would cost a percent of a small model's step.
         self._parameters = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
         self._buffers: list[Tensor] = list(task.model.buffers())
-        optimizer = build_optimizer(self._parameters, config, accelerator.device)
+        self.turns = turns_of(task)
+        """The moves that make a step, in order."""
+        self._players = {turn.name: turn.parameters(task.model) for turn in self.turns}
+        groups = [
+            {"params": self._players[turn.name], "lr_scale": turn.lr_scale, "betas": turn.betas or config.betas}
+            for turn in self.turns
+        ]
+        optimizer = build_optimizer(groups, config, accelerator.device)
         self.between_steps = False
         """Whether an update was begun and not brought to its end: weights and average then belong to no step."""
         self._unchecked, self._miscompiled = config.compile, False
         if config.compile:
             task.model.compile()
         self.model: nn.Module
-        self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
+        if len(self.turns) == 1:
+            self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
+        else:
+            # A wrapper for ranks expects every parameter in every backward pass, and knows the model's own forward
+            # alone; here each turn moves some parameters, and their gradients are averaged below.
+            self.model, self.optimizer = task.model, accelerator.prepare(optimizer)
         self.model.train()
 
     def learning_rate(self, step: int) -> float:
@@ -93,45 +113,65 @@ class Stepper:
         load_trained_state(self.plain, state["model"])
         load_trained_state(self.average.model, state["ema"], like=self.plain)
 
-    def gradient(self, step: int, examples: Mapping[str, Tensor]) -> Gradient:
+    def gradient(self, step: int, examples: Mapping[str, Tensor], turn: Turn | None = None) -> Gradient:
         """Accumulate the gradient of the whole batch of `step`.
 
         Args:
             step: Which step, counted from 0.
             examples: This rank's examples.
+            turn: Whose gradient: one of `turns`; by default the first.
 
         Returns:
             Loss and penalty of the whole batch, gradient norm after averaging over ranks (unscaled, before clipping).
         """
+        turn = self.turns[0] if turn is None else turn
         if self._unchecked:
             self._check_compilation(step, examples)
-        with torch.compiler.set_stance("force_eager") if self._miscompiled else nullcontext():
-            return self._accumulate(step, examples)
+        with torch.compiler.set_stance("force_eager") if self._miscompiled else nullcontext(), self._only(turn):
+            return self._accumulate(step, examples, turn)
 
-    def _accumulate(self, step: int, examples: Mapping[str, Tensor]) -> Gradient:
+    @contextmanager
+    def _only(self, turn: Turn) -> Iterator[None]:
+        """Let nothing but the turn's own parameters get a gradient: no work is done for the others'."""
+        others = [each for name, player in self._players.items() if name != turn.name for each in player]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
+
+    def _accumulate(self, step: int, examples: Mapping[str, Tensor], turn: Turn) -> Gradient:
         chunks = self.chunks(step, examples)
+        records: list[dict[str, Tensor]] = []
         if len(chunks) > 1 and self.regularized:
             with self.penalty.observe():
                 for number, chunk in enumerate(chunks):
-                    self._losses(step, number, chunk)
+                    self._losses(step, number, chunk, turn)
         world = self.accelerator.num_processes
         total = torch.zeros((), device=self.accelerator.device)
         penalties = torch.zeros((), device=self.accelerator.device)
         for number, chunk in enumerate(chunks):
             last = number == len(chunks) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                losses, context = self._losses(step, number, chunk)
+                losses, context = self._losses(step, number, chunk, turn)
+                records.append(context.pop("record", {}))
                 # Ranks may hold unequal shares: weigh by examples, undoing the division of the ranks' average.
                 loss = losses.sum() * (world / self.config.batch_size)
                 penalty = self.penalty(**context)
                 self.accelerator.backward(loss + penalty)
             total += loss.detach() / world
             penalties += penalty.detach()
+        if world > 1 and len(self.turns) > 1:
+            self._average_gradients()
         norm = self._unscaled_norm()
         if world > 1:
             total = self.accelerator.reduce(total, reduction="sum")
-        names = list(self.penalty.values)
-        values = [total, penalties, norm, *(self.penalty.values[name] for name in names)]
+        recorded = {name: torch.stack([each[name].detach() for each in records]).mean() for name in records[0]}
+        measured = {**self.penalty.values, **recorded}
+        names = list(measured)
+        values = [total, penalties, norm, *(measured[name] for name in names)]
         loss_value, penalty_value, norm_value, *components = torch.stack([v.float() for v in values]).tolist()
         return Gradient(loss_value, penalty_value, norm_value, dict(zip(names, components, strict=True)))
 
@@ -140,7 +180,7 @@ class Stepper:
         gradients = []
         for stance in ("default", "force_eager"):
             with torch.compiler.set_stance(stance), self.penalty.aside():
-                self._accumulate(step, examples)
+                self._accumulate(step, examples, self.turns[0])
             gradients.append([gradient.float() for gradient in self._gradients()])
             self.abandon()
         compiled, plain = gradients
@@ -156,10 +196,10 @@ class Stepper:
                 stacklevel=2,
             )
 
-    def update(self, step: int, gradient: Gradient) -> None:
-        """Clip, move the weights, project hard constraints, follow with the average, clear the gradient."""
+    def update(self, step: int, gradient: Gradient, turn: Turn | None = None) -> None:
+        """Clip, move the weights, project hard constraints, clear the gradient; the average follows the last turn."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = self.learning_rate(step) * group["lr_scale"]
         if self.config.clip and gradient.norm > self.config.clip:
             scale = self.config.clip / (gradient.norm + 1e-6)
             torch._foreach_mul_(self._gradients(), scale)
@@ -167,8 +207,9 @@ class Stepper:
         self.optimizer.step()
         self.penalty.project_()
         self.discard()
-        self.average.update(self._parameters, self._buffers, updates=step)
-        self.between_steps = False
+        if turn is None or turn.name == self.turns[-1].name:
+            self.average.update(self._parameters, self._buffers, updates=step)
+            self.between_steps = False
 
     def discard(self) -> None:
         """Clear the gradient."""
@@ -209,24 +250,45 @@ class Stepper:
         parts = [share(list(range(len(mine))), k, self.config.accumulate) for k in range(self.config.accumulate)]
         return [{name: value[part[0] : part[-1] + 1] for name, value in batch.items()} for part in parts if part]
 
-    def replay(self, step: int, chunk: Mapping[str, Tensor], number: int = 0, *, penalized: bool = True) -> Tensor:
+    def replay(
+        self,
+        step: int,
+        chunk: Mapping[str, Tensor],
+        number: int = 0,
+        *,
+        penalized: bool = True,
+        turn: Turn | None = None,
+    ) -> Tensor:
         """The objective of one micro-batch again, on the plain model, as `step` computed it."""
         with self.accelerator.autocast():
-            losses, context = self._losses(step, number, chunk, model=self.plain)
+            losses, context = self._losses(step, number, chunk, turn or self.turns[0], model=self.plain)
+            context.pop("record", None)
             return losses.mean() + self.penalty(**context) if penalized else losses.mean()
 
     def _losses(
-        self, step: int, number: int, chunk: Mapping[str, Tensor], model: nn.Module | None = None
+        self, step: int, number: int, chunk: Mapping[str, Tensor], turn: Turn, model: nn.Module | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
         # Dropout and the like draw from the global generator; a stream of its own makes both passes over a micro-batch,
         # and every replay, draw the same.
-        torch.manual_seed(stream_seed(self.config.seed, "forward", step, self.accelerator.process_index, number))
-        losses, context = self.task.losses(self.model if model is None else model, chunk)
+        name = [turn.name] if turn.name else []
+        torch.manual_seed(stream_seed(self.config.seed, "forward", step, self.accelerator.process_index, number, *name))
+        # A wrapped model does its own casting; players are called by the task one by one.
+        with self.accelerator.autocast() if len(self.turns) > 1 else nullcontext():
+            losses, context = turn.losses(self.model if model is None else model, chunk)
         # The same on every rank and for every micro-batch: a term that draws for the whole batch and takes its part of
         # that draws the same however the batch is cut.
         seed = stream_seed(self.config.seed, "penalty", step)
         generator = torch.Generator(device=self.accelerator.device).manual_seed(seed)
         return losses, {**context, "generator": generator}
+
+    def _average_gradients(self) -> None:
+        """Average over ranks what the turn's backward passes found, all in one message."""
+        gradients = self._gradients()
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = self.accelerator.reduce(flat, reduction="mean")
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def _unscaled_norm(self) -> Tensor:
         if self.accelerator.scaler is not None:

@@ -19,8 +19,8 @@ class Task(Protocol):
 
     Parameters of the model that do not require grad are left alone: not optimised, averaged or saved.
 
-    A task may have two methods more: `probes(model)` (see `probes_of`) and `on_monitored(values, step)` (see
-    `events_of`).
+    A task may have three methods more: `probes(model)` (see `probes_of`), `on_monitored(values, step)` (see
+    `events_of`), and `turns()` for a game of several players (see `lsdr.training.turn`), which then have the losses.
     """
 
     model: nn.Module
