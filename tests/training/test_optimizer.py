@@ -110,3 +110,10 @@ def test_the_schedule_reaches_the_optimiser(tmp_path):
     seen = [record["lr"] for record in runs.read_records(tmp_path / "metrics.jsonl")]
     assert seen == pytest.approx([learning_rate(settings, step) for step in range(12)])
     assert seen[-1] < 0.01
+
+
+def test_the_flat_cosine_falls_from_the_middle_on():
+    settings = TrainingConfig(lr=1.0, lr_schedule="flat_cosine", warmup=2, steps=8)
+    rates = [learning_rate(settings, step) for step in range(8)]
+    assert rates[:5] == [0.5, 1.0, 1.0, 1.0, 1.0]
+    assert rates[5:] == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 4)) for k in (1, 2, 3)])

@@ -19,8 +19,9 @@ class TrainingConfig:
     """AdamW, or AdamW whose moments take 2 bytes a weight instead of 8, which needs the package bitsandbytes."""
     lr: float = 1e-3
     """Learning rate of AdamW after warm-up."""
-    lr_schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate after warm-up: constant, or falling to zero at the last step along half a cosine."""
+    lr_schedule: Literal["constant", "cosine", "flat_cosine"] = "constant"
+    """Learning rate after warm-up: constant, or falling to zero at the last step along half a cosine, at once or
+    (flat_cosine) from the middle of the run on."""
     warmup: int = 50
     """Steps over which the learning rate rises linearly from zero."""
     betas: tuple[float, float] = (0.9, 0.99)

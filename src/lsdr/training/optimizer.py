@@ -59,9 +59,9 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
     .. math:: \eta_t = \eta \min(1, (t + 1) / w) \cdot
         \begin{cases} 1 & \text{constant} \\
-        \tfrac12 (1 + \cos(\pi \max(0, t - w) / (T - w))) & \text{cosine} \end{cases}
+        \tfrac12 (1 + \cos(\pi \max(0, t - s) / (T - s))) & \text{cosine} \end{cases}
 
-    w is the warm-up, T the run's steps. The cosine's last step, T - 1, still has a rate above zero; steps beyond it
+    w is the warm-up, T the run's steps, s = w, or max(w, T / 2) for the flat cosine. The cosine's last step, T - 1, still has a rate above zero; steps beyond it
     have that of T - 1. A run that is resumed with more steps goes on along the longer run's cosine.
 
     Source: Loshchilov & Hutter 2017 (arXiv:1608.03983), equation 5, without restarts.
@@ -79,9 +79,10 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
         [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
     """
     rate = config.lr * min(1.0, (step + 1) / max(config.warmup, 1))
-    if config.lr_schedule == "constant" or step <= config.warmup:
+    start = config.warmup if config.lr_schedule == "cosine" else max(config.warmup, config.steps // 2)
+    if config.lr_schedule == "constant" or step <= start:
         return rate
-    done = (min(step, config.steps - 1) - config.warmup) / max(config.steps - config.warmup, 1)
+    done = (min(step, config.steps - 1) - start) / max(config.steps - start, 1)
     return rate * 0.5 * (1 + math.cos(math.pi * max(done, 0.0)))
 
 
