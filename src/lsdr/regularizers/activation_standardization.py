@@ -4,7 +4,7 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from lsdr.moments import Moments
 
@@ -113,6 +113,8 @@ class ActivationStandardization(nn.Module):
 
 def _sum_over_ranks(values: Float[Tensor, "c"]) -> Float[Tensor, "c"]:
     """The sum over ranks, with gradient: that of one process, once gradients are averaged over ranks."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
     # A rank's values as one row of positions: count times mean is their sum over ranks.
     row = Moments.of(values[None, :, None]).all_reduce()
     total: Tensor = row.count * row.mean

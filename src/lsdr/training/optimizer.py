@@ -61,8 +61,9 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
         \begin{cases} 1 & \text{constant} \\
         \tfrac12 (1 + \cos(\pi \max(0, t - s) / (T - s))) & \text{cosine} \end{cases}
 
-    w is the warm-up, T the run's steps, s = w, or max(w, T / 2) for the flat cosine. The cosine's last step, T - 1, still has a rate above zero; steps beyond it
-    have that of T - 1. A run that is resumed with more steps goes on along the longer run's cosine.
+    w is the warm-up, T the run's steps, s = w, or max(w, T / 2) for the flat cosine. The cosine's last step, T - 1,
+    still has a rate above zero; steps beyond it have that of T - 1. A run that is resumed with more steps goes on along
+    the longer run's cosine.
 
     Source: Loshchilov & Hutter 2017 (arXiv:1608.03983), equation 5, without restarts.
 
