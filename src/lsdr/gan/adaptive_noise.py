@@ -1,0 +1,274 @@
+"""Noise on what the discriminator sees, as strong as it needs."""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed, nn
+
+
+class AdaptiveNoise(nn.Module):
+    r"""Add noise to real and generated examples alike, more of it the surer the discriminator is.
+
+    .. math:: y = x + r(l)\, s \odot \varepsilon, \quad \varepsilon \sim N(0, I), \qquad
+        r(l) = r_0 (r_1 / r_0)^l \ \text{ for } 0 < l \le 1, \quad r(0) = 0
+
+    with s the data's standard deviation, so that r is the noise-to-signal ratio and a level l its logarithm, scaled to
+    [0, 1]. A share `clean` of the examples has level 0, nothing added; the others have levels uniform in (0, strength],
+    which is noise log-uniform from `smallest` up. Noise makes the two distributions overlap, so that the gradient of
+    the discriminator says everywhere where to go; since both get noise of one law, none leaks into the generator's
+    output (to equal noisy distributions belong equal clean ones). Give the levels to the discriminator too, if it can
+    take them. At strength 0 nothing is added; the first step from there is to `smallest`, which should be no wider than
+    the narrowest mode.
+
+    The strength, in [0, 1], follows an overfitting signal in [-1, 1]:
+
+    - "sign": the mean sign of D(real), for losses that put the border at logit 0 (non-saturating, hinge). 0 where D
+      cannot tell, 1 where it takes every real example for real.
+    - "relativistic": the mean sign of D(real) - D(fake) over pairs, for a loss of differences, under which the sign of
+      D(real) means nothing. 2 AUC - 1 of the discriminator.
+
+    It is averaged over batches (plainly over the first `every`, then exponentially with that memory). After every
+    `every` batches the strength moves by the real examples seen since, over `images`: up or down once the signal has
+    left target +- hysteresis, and on until it has come back to the target. All of this, but for the signal's average,
+    is arithmetic on whole numbers, and kept in buffers: a restored state goes on bitwise, `module.half()` does no harm,
+    and micro-batches and ranks give what one batch gives.
+
+    Three lines in a loop of one's own: make one, show the discriminator `noise(x)` for every x, and `update` it.
+    In evaluation, `noise(x)` is x. Cost: one normal number an entry; each batch, a dozen operations on single numbers
+    and a wait for the device; with ranks, a sum of three numbers over them.
+
+    Source: the controller of Karras et al. 2020 (ADA), arXiv:2006.06676, section 3, for the noise of Wang et al. 2022
+    (Diffusion-GAN), arXiv:2206.02262, section 3.3. We deviate: strength moves in log noise-to-signal, where theirs is a
+    diffusion step whose noise-to-signal runs from .016 to 8 most unevenly; noise is added without scaling x down;
+    levels are drawn anew for every example; hysteresis; a signal for relativistic losses.
+
+    Args:
+        scale: The data's standard deviation s, one number or per dimension (any shape that broadcasts to an example).
+        smallest: r_0, noise-to-signal at the least strength.
+        largest: r_1, noise-to-signal at strength 1.
+        target: The signal to hold.
+        signal: Which signal; the one that fits the loss.
+        clean: Share of examples without noise.
+        images: Real examples over which the strength can go from 0 to 1.
+        every: Batches between moves.
+        hysteresis: How far the signal leaves the target before the strength moves.
+        strength: Where it starts; without updates it stays there, which is noise of a fixed law.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> real, D = torch.randn(64, 2), nn.Linear(2, 1)
+        >>> noise = AdaptiveNoise(scale=real.std(0))
+        >>> real_logits, fake_logits = D(noise(real)), D(noise(torch.zeros(64, 2)))
+        >>> noise.update(real_logits)
+        >>> float(noise.strength)
+        0.0
+    """
+
+    scale: Tensor
+    position: Tensor
+    direction: Tensor
+    average: Tensor
+    batches: Tensor
+    waiting: Tensor
+    pending: Tensor
+
+    def __init__(
+        self,
+        scale: float | Float[Tensor, "*dims"] = 1.0,
+        *,
+        smallest: float = 0.01,
+        largest: float = 1.0,
+        target: float = 0.6,
+        signal: Literal["sign", "relativistic"] = "sign",
+        clean: float = 0.5,
+        images: int = 100_000,
+        every: int = 4,
+        hysteresis: float = 0.05,
+        strength: float = 0.0,
+    ):
+        super().__init__()
+        scale = torch.as_tensor(scale, dtype=torch.float32).detach().clone()
+        if not (scale.isfinite() & (scale > 0)).all():
+            raise ValueError(
+                "scale must be finite and positive in every dimension, got values from "
+                f"{float(scale.min())} to {float(scale.max())}; a dimension without noise would tell real from "
+                "generated by itself: clamp standard deviations at a small share of the largest"
+            )
+        if not 0 < smallest <= largest < math.inf:
+            raise ValueError(f"expected 0 < smallest <= largest, finite, got {smallest} and {largest}")
+        if not -1 < target < 1:
+            raise ValueError(f"target must be between -1 and 1, got {target}")
+        if signal not in ("sign", "relativistic"):
+            raise ValueError(f'signal must be "sign" or "relativistic", got {signal!r}')
+        if not 0 <= clean < 1:
+            raise ValueError(f"clean must be in [0, 1), got {clean}: the share of examples without noise")
+        if images < 1 or every < 1:
+            raise ValueError(f"images and every must be 1 or more, got {images} and {every}")
+        if not 0 <= hysteresis < 1:
+            raise ValueError(f"hysteresis must be in [0, 1), got {hysteresis}")
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength must be in [0, 1], got {strength}")
+        self.smallest, self.largest, self.target, self.hysteresis = smallest, largest, target, hysteresis
+        self.kind, self.clean, self.images, self.every = signal, clean, images, every
+        self.register_buffer("scale", scale)
+        # Whole numbers: module.half() leaves them alone, and sums of them do not depend on their order.
+        self.register_buffer("position", torch.tensor(round(strength * images)))  # strength, in images
+        self.register_buffer("direction", torch.zeros((), dtype=torch.int64))  # in which the strength is moving
+        self.register_buffer("average", torch.zeros(()))  # the signal
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("waiting", torch.zeros((), dtype=torch.int64))  # images since the last move
+        self.register_buffer("pending", torch.zeros(3, dtype=torch.int64))  # of this batch: signs, logits, images
+
+    @property
+    def strength(self) -> Float[Tensor, ""]:
+        """How strong the noise is, from 0 to 1: the highest level that is drawn."""
+        return self.position.to(torch.float32) / self.images
+
+    @property
+    def signal(self) -> Float[Tensor, ""]:
+        """The averaged overfitting signal, from -1 to 1; 0 before the first batch."""
+        return self.average.clone()
+
+    def noise_to_signal(self, level: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The noise's standard deviation over the data's at these levels: 0 at level 0.
+
+        Example:
+            >>> AdaptiveNoise().noise_to_signal(torch.tensor([0.0, 0.5, 1.0]))
+            tensor([0.0000, 0.1000, 1.0000])
+        """
+        ratio = self.smallest * (level * math.log(self.largest / self.smallest)).exp()
+        return torch.where(level > 0, ratio, 0)
+
+    def levels(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, " n"]:
+        """Draw levels for `count` examples at the present strength.
+
+        Args:
+            count: How many.
+            generator: Where they are drawn from; None is torch's global generator.
+        """
+        device = self.position.device
+        uniform = torch.rand(count, generator=generator, device=(generator.device if generator else device))
+        return self.levels_from(uniform.to(device))
+
+    def levels_from(self, uniform: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Levels by inverse distribution function: uniform numbers in [0, 1) give those of the present strength.
+
+        Example:
+            >>> noise = AdaptiveNoise(strength=0.5)
+            >>> noise.levels_from(torch.tensor([0.0, 0.49, 0.5, 0.75, 1.0]))
+            tensor([0.0000, 0.0000, 0.0000, 0.2500, 0.5000])
+        """
+        return ((uniform - self.clean) / (1 - self.clean)).clamp_min(0) * self.strength.to(uniform)
+
+    def forward(
+        self,
+        x: Float[Tensor, "n *dims"],
+        level: Float[Tensor, "..."] | None = None,
+        *,
+        noise: Float[Tensor, "n *dims"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "n *dims"]:
+        """Add noise.
+
+        Args:
+            x: Examples, real or generated.
+            level: Levels, one per example; by default drawn anew in training, and none in evaluation: x comes back.
+            noise: The standard normal noise, shaped like x; drawn if None.
+            generator: Where it is drawn from; None is torch's global generator.
+
+        Returns:
+            Noisy examples, in x's type; its gradient with respect to x is the identity.
+
+        Raises:
+            ValueError: If there is not one level per example, or the scale does not fit an example.
+        """
+        if level is None:
+            if not self.training:
+                return x
+            level = self.levels(len(x), generator)
+        if level.shape != x.shape[:1]:
+            raise ValueError(f"expected one level for each of {len(x)} examples, got shape {tuple(level.shape)}")
+        if noise is None:
+            noise = torch.randn(x.shape, dtype=x.dtype, generator=generator, device=(generator or x).device)
+        try:
+            scale = self.scale.expand(x.shape[1:])
+        except RuntimeError as error:
+            raise ValueError(
+                f"scale has shape {tuple(self.scale.shape)} and an example {tuple(x.shape[1:])}; give one number, or "
+                "what broadcasts to an example (channels of images: (c, 1, 1))"
+            ) from error
+        ratio = self.noise_to_signal(level).view(-1, *[1] * (x.ndim - 1))
+        return x + (ratio * scale).to(x.dtype) * noise.to(x.device)
+
+    def update(self, real_logits: Float[Tensor, "n *rest"], fake_logits: Float[Tensor, "..."] | None = None) -> None:
+        """Take a batch's logits, and move the strength if it is time: `observe`, then `adjust`.
+
+        Args:
+            real_logits: The discriminator's logits of noisy real examples, as its training computed them.
+            fake_logits: Those of generated ones, each beside a real one of the same level; for "relativistic" only.
+
+        Raises:
+            ValueError: If the relativistic signal lacks the fake logits, or the shapes differ.
+        """
+        self.observe(real_logits, fake_logits)
+        self.adjust()
+
+    @torch.no_grad()
+    def observe(self, real_logits: Float[Tensor, "n *rest"], fake_logits: Float[Tensor, "..."] | None = None) -> None:
+        """Take the logits of a part of a batch, a micro-batch or a rank's share; `adjust` ends the batch.
+
+        Args and Raises as for `update`. What is not a number is left out.
+        """
+        logits = real_logits
+        if self.kind == "relativistic":
+            if fake_logits is None or fake_logits.shape != real_logits.shape:
+                raise ValueError(
+                    "the relativistic signal compares pairs: expected fake logits of the shape of the real ones, "
+                    f"{tuple(real_logits.shape)}, got {None if fake_logits is None else tuple(fake_logits.shape)}"
+                )
+            logits = real_logits - fake_logits
+        above, below, none = (logits > 0).sum(), (logits < 0).sum(), logits.isnan().sum()
+        images = torch.full_like(none, len(real_logits))
+        self.pending += torch.stack([above - below, logits.numel() - none, images]).to(self.pending)
+
+    @torch.no_grad()
+    def adjust(self) -> None:
+        """End a batch that was observed in parts; without anything observed since the last time it does nothing.
+
+        On several ranks each must have observed a part: they add up here.
+        """
+        if not int(self.pending[2]):
+            return
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            distributed.all_reduce(self.pending)
+        signs, logits, images = self.pending.tolist()
+        self.pending.zero_()
+        if not logits:  # a batch without a number says nothing
+            return
+        self.batches += 1
+        self.waiting += images
+        batches = int(self.batches)
+        share = max(1 / batches, 1 / self.every)
+        self.average.mul_(1 - share).add_(share * signs / logits)
+        if batches % self.every == 0:
+            self._move(float(self.average) - self.target)
+
+    def extra_repr(self) -> str:
+        """The settings, for `print`."""
+        return (
+            f"smallest={self.smallest}, largest={self.largest}, target={self.target}, signal={self.kind!r}, "
+            f"clean={self.clean}, images={self.images}, every={self.every}, hysteresis={self.hysteresis}"
+        )
+
+    def _move(self, excess: float) -> None:
+        """Go up or down if the signal is outside the band, and on until it has come back to the target."""
+        if abs(excess) > self.hysteresis:
+            self.direction.fill_(1 if excess > 0 else -1)
+        elif excess * int(self.direction) <= 0:
+            self.direction.zero_()
+        self.position.add_(self.direction * self.waiting).clamp_(0, self.images)
+        self.waiting.zero_()
