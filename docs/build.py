@@ -13,7 +13,9 @@ from pathlib import Path
 import lsdr
 from lsdr.cli.main import COMMANDS, help_text, main
 from lsdr.diffusion.measures.catalogue import MEASURES
+from lsdr.experiments.gan_methods import GAN_METHODS
 from lsdr.experiments.methods import METHODS
+from lsdr.gan.measures.catalogue import MEASURES as GAN_MEASURES
 
 REFERENCE = Path(__file__).parent / "reference"
 _NOTE = "<!-- Written by docs/build.py; edit the docstrings, not this page. -->\n\n"
@@ -52,22 +54,25 @@ def _measures() -> str:
     text = (
         _NOTE + "# Measures\n\nEvery number in a run's `measures.json`. A name that ends in `@equal_time` is the same "
     )
-    text += (
-        "measure at the baseline's wall-clock.\n\n| name | what it is | unit | better |\n| --- | --- | --- | --- |\n"
-    )
-    for name, measure in MEASURES.items():
-        text += (
-            f"| `{name}` | {measure.label}: {measure.description} | {measure.unit or '-'} | {measure.better or '-'} |\n"
-        )
+    text += "measure at the baseline's wall-clock.\n"
+    for title, measures in (("Diffusion models", MEASURES), ("GANs", GAN_MEASURES)):
+        text += f"\n## {title}\n\n| name | what it is | unit | better |\n| --- | --- | --- | --- |\n"
+        for name, measure in measures.items():
+            what = f"{measure.label}: {measure.description}"
+            text += f"| `{name}` | {what} | {measure.unit or '-'} | {measure.better or '-'} |\n"
     return text
 
 
 def _methods() -> str:
-    text = _NOTE + "# Methods\n\nWhat `--method` and `--methods` can name. `NAME@WEIGHT` sets another weight; "
-    text += "`package.module:function` names a function of yours that returns a tuple of regularizers.\n\n"
-    text += "| name | what it is |\n| --- | --- |\n"
-    for name, method in METHODS.items():
-        text += f"| `{name}` | {method.description} |\n"
+    text = _NOTE + "# Methods\n\nWhat `--method` and `--methods` can name. `NAME@NUMBER` sets another weight, or "
+    text += (
+        "whatever a method's number is; `package.module:function` names a function of yours that returns a tuple of "
+    )
+    text += "regularizers or a `lsdr.Method`.\n"
+    for title, methods in (("Diffusion models", METHODS), ("GANs", GAN_METHODS)):
+        text += f"\n## {title}\n\n| name | what it is | number |\n| --- | --- | --- |\n"
+        for name, method in methods.items():
+            text += f"| `{name}` | {method.description} | {', '.join(method.number) or '-'} |\n"
     return text
 
 

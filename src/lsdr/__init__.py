@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from lsdr.diffusion.guidance import GuidedDenoiser as GuidedDenoiser
     from lsdr.diffusion.heun import heun as heun
     from lsdr.diffusion.inspect_operator import inspect_operator as inspect_operator
+    from lsdr.experiments.method import Method as Method
     from lsdr.fourier.grid_artifacts import grid_artifacts as grid_artifacts
     from lsdr.fourier.radial_power_spectrum import radial_power_spectrum as radial_power_spectrum
+    from lsdr.gan.adaptive_noise import AdaptiveNoise as AdaptiveNoise
+    from lsdr.gan.gradient_penalty import gradient_penalty as gradient_penalty
+    from lsdr.gan.measures.mode_coverage import mode_coverage as mode_coverage
     from lsdr.inspection.inspect import inspect as inspect
     from lsdr.layers.attention import query_key as query_key
     from lsdr.layers.checkpoint.open import open_checkpoint as open_checkpoint
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from lsdr.linalg.singular_values import singular_values as singular_values
     from lsdr.linalg.spectral_density import spectral_density as spectral_density
     from lsdr.linalg.tracking import Tracker as Tracker
+    from lsdr.measures.precision_recall import precision_recall as precision_recall
     from lsdr.moments import Moments as Moments
     from lsdr.monitor.monitor import Monitor as Monitor
     from lsdr.monitor.overtraining import Overtraining as Overtraining
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
         LearnedSpectralDiscriminator as LearnedSpectralDiscriminator,
     )
     from lsdr.regularizers.lipschitz_bound import lipschitz_bound as lipschitz_bound
+    from lsdr.regularizers.residual_normalization import ResidualNormalization as ResidualNormalization
     from lsdr.regularizers.spectral_decomposition import SpectralDecomposition as SpectralDecomposition
     from lsdr.regularizers.spectral_decorrelation import SpectralDecorrelation as SpectralDecorrelation
     from lsdr.regularizers.spectral_discriminator import SpectralDiscriminator as SpectralDiscriminator
@@ -88,6 +94,7 @@ _HOMES = {
     "ActivationStandardization": "lsdr.regularizers.activation_standardization",
     "AdapterNormalization": "lsdr.regularizers.adapter_normalization",
     "AdapterProbe": "lsdr.probes.adapters",
+    "AdaptiveNoise": "lsdr.gan.adaptive_noise",
     "AmplitudePhase": "lsdr.regularizers.spectral_features",
     "AttentionProbe": "lsdr.probes.attention",
     "BackwardElimination": "lsdr.regression.estimator",
@@ -100,10 +107,12 @@ _HOMES = {
     "GuidedDenoiser": "lsdr.diffusion.guidance",
     "LayerSpectra": "lsdr.regularizers.layer_spectra",
     "LearnedSpectralDiscriminator": "lsdr.regularizers.learned_spectral_discriminator",
+    "Method": "lsdr.experiments.method",
     "Moments": "lsdr.moments",
     "Monitor": "lsdr.monitor.monitor",
     "Overtraining": "lsdr.monitor.overtraining",
     "RadialSpectrum": "lsdr.regularizers.spectral_features",
+    "ResidualNormalization": "lsdr.regularizers.residual_normalization",
     "SpectralDecomposition": "lsdr.regularizers.spectral_decomposition",
     "SpectralDecorrelation": "lsdr.regularizers.spectral_decorrelation",
     "SpectralDiscriminator": "lsdr.regularizers.spectral_discriminator",
@@ -126,6 +135,7 @@ _HOMES = {
     "euler": "lsdr.diffusion.euler",
     "exact_singular_values": "lsdr.linalg.exact",
     "feature_summary": "lsdr.probes.features",
+    "gradient_penalty": "lsdr.gan.gradient_penalty",
     "grid_artifacts": "lsdr.fourier.grid_artifacts",
     "heun": "lsdr.diffusion.heun",
     "hinge": "lsdr.regularizers.spectral_penalties",
@@ -138,6 +148,7 @@ _HOMES = {
     "log_barrier": "lsdr.regularizers.spectral_penalties",
     "marchenko_pastur_edges": "lsdr.statistics.marchenko_pastur",
     "marchenko_pastur_outliers": "lsdr.statistics.marchenko_pastur",
+    "mode_coverage": "lsdr.gan.measures.mode_coverage",
     "open_checkpoint": "lsdr.layers.checkpoint.open",
     "operator_asymmetry": "lsdr.probes.operator_spectrum",
     "operator_density": "lsdr.probes.operator_spectrum",
@@ -145,6 +156,7 @@ _HOMES = {
     "operator_trace": "lsdr.probes.operator_spectrum",
     "participation_ratio": "lsdr.statistics.participation_ratio",
     "power_law_exponent": "lsdr.statistics.power_law_exponent",
+    "precision_recall": "lsdr.measures.precision_recall",
     "query_key": "lsdr.layers.attention",
     "radial_power_spectrum": "lsdr.fourier.radial_power_spectrum",
     "reduce_formula": "lsdr.regression.reduce_formula",

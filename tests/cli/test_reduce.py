@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lsdr.cli import reduce_view
+from lsdr.cli import reduce, reduce_view
 from lsdr.cli.main import main
 from lsdr.cli.reduce import Reduce, as_options
 from lsdr.cli.reduce_csv import write_steps
@@ -116,6 +116,8 @@ def test_defaults_follow_from_each_other(words, expected, command):
         ("--target y --forced a,,b", "--forced takes names of columns"),
         ("--target y --html /", "--html takes a file"),
         ("--target y --csv -", "only --json - writes to standard output"),
+        ("--target y --rule foo", "--rule must be one of one_se, cv, aic, bic, cp, p_value, size; got 'foo'"),
+        ("--target y --errors HC9", "--errors must be one of classical, HC0, HC1, HC2, HC3, cluster; got 'HC9'"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_read(words, told, monkeypatch, capsys):
@@ -124,6 +126,22 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(words, tol
         main(["reduce", "houses.parquet", *words.split()])
     assert end.value.code == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["json", "csv", "html"])
+def test_a_folder_that_takes_no_file_is_refused_before_anything_is_read(option, tmp_path, monkeypatch, capsys):
+    """Such as one on a read-only disk, whose permissions say nothing about that."""
+
+    def full(dir):
+        raise OSError(30, "Read-only file system", str(dir))
+
+    monkeypatch.setattr(reduce, "TemporaryFile", full)
+    monkeypatch.setattr(Reduce, "_reduce", lambda *_: pytest.fail("read"))
+    with pytest.raises(SystemExit) as end:
+        main(["reduce", "houses.parquet", "--target", "y", f"--{option}", str(tmp_path / "new" / "x")])
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert f"--{option} {tmp_path}/new/x cannot be written: {tmp_path} takes no file (Read-only file system)" in told
 
 
 def test_path_choice_and_both_t_are_shown(command):

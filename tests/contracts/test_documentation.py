@@ -15,6 +15,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SMALL = "--steps 4 --batch-size 4 --limit 1500 --samples 4 --sampler-steps 2 --heldout-images 4 --train-images 16 "
 SMALL += "--sensitivity-images 1 --lyapunov-images 0 --operator-images 0 --extractor-steps 1 --checkpoint-every 2 "
 SMALL += "--trackers"
+SMALL_GAN = "--steps 4 --batch-size 16 --examples 400 --samples 40 --train-examples 40 --heldout-examples 40 --paths 2 --trackers"
 SMALL_PIPELINE = "--resolution 64 --rank 2 --steps 2 --batch-size 2 --validation-steps 1 --trackers"
 
 
@@ -60,6 +61,8 @@ def test_the_readmes_commands_run(tmp_path):
         small += " --lr-grid-steps 2" if "compare" in command else ""
         if "stable-diffusion" in command:
             small = SMALL_PIPELINE
+        if "train gan" in command:
+            small = SMALL_GAN
         if "reduce" in command:
             small = ""
         if "inspect" in command:
@@ -116,14 +119,18 @@ def test_the_reference_is_what_the_code_says():
 
 def test_every_method_and_every_public_regularizer_is_documented():
     import lsdr
+    from lsdr.experiments.gan_methods import GAN_METHODS
     from lsdr.experiments.methods import METHODS
 
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    options = (ROOT / "src" / "lsdr" / "cli" / "compare.py").read_text(encoding="utf-8").split("methods: str")[1]
-    for name in METHODS:
-        assert f"`{name}`" in text
-        assert re.search(rf"\b{name}\b", options), f"the help of --methods does not name {name}"
-    built = {type(each).__name__ for method in METHODS.values() for each in method.build()}
+    built = set()
+    for command, methods in (("compare", METHODS), ("compare_gan", GAN_METHODS)):
+        source = (ROOT / "src" / "lsdr" / "cli" / f"{command}.py").read_text(encoding="utf-8")
+        options = source.split("methods: str")[1]
+        for name in methods:
+            assert f"`{name}`" in text
+            assert re.search(rf"\b{name}\b", options), f"the help of --methods does not name {name}"
+        built |= {type(each).__name__ for method in methods.values() for each in method.build()}
     public = {name for name in lsdr.__all__ if hasattr(getattr(lsdr, name), "project_")}
     # What acts on adapters alone is no method of a comparison from random weights: `--max-norm` of a fine-tune.
     assert public - {"AdapterNormalization"} <= built

@@ -27,6 +27,8 @@ def test_import_lsdr_is_empty():
         "lsdr.experiments.summary",
         "lsdr.training.config",
         "lsdr.diffusion.config",
+        "lsdr.gan.config",
+        "lsdr.experiments.gan_methods",
         "lsdr.cli.main",
     ],
 )
@@ -34,7 +36,7 @@ def test_no_torch(module):
     assert "torch" not in _loaded(f"import {module}")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "diffusion", "--help"], ["compare", "diffusion", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["train", "diffusion", "--help"], ["compare", "gan", "--help"]])
 def test_help_needs_no_torch(words):
     code = (
         f"from lsdr.cli.main import main\ntry:\n    main({words!r})\nexcept SystemExit as end:\n    assert not end.code"

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lsdr.experiments.method import Method
 from lsdr.experiments.task import Task
 from lsdr.runs import append_record, keep_records, read_json, write_json
 from lsdr.training.config import TrainingConfig
@@ -49,6 +50,11 @@ class Nothing:
 def stranger():
     """A stranger's method."""
     return (Nothing(),)
+
+
+def tuned():
+    """A stranger's method that sets options."""
+    return Method("tuned", "Another learning rate.", overrides={"lr": 0.5, "pause": 0.01}, number=("lr",))
 
 
 def not_a_tuple():

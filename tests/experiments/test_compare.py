@@ -215,6 +215,14 @@ def test_two_comparisons_in_one_folder(start):
         start()
 
 
+def test_stranger_that_sets_options_of_the_task(start):
+    summary, _ = start(methods=("fake_worker:tuned", "fake_worker:tuned@0.25"))
+    assert set(statuses(summary).values()) == {"finished"}
+    jobs = [read_json(start.out / name / "seed=0" / "job.json") for name in ("tuned", "tuned@0.25")]
+    assert [(job["config"]["pause"], job["config"]["training"]["lr"]) for job in jobs] == [(0.01, 0.5), (0.01, 0.25)]
+    assert jobs[0]["task"] == "fake"
+
+
 def test_stranger(start):
     summary, _ = start(methods=("baseline", "fake_worker:stranger", "fake_worker:stranger@0.5", "lambda_zero"))
     assert set(statuses(summary).values()) == {"finished"}

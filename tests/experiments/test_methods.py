@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from lsdr.experiments.method import Method
 from lsdr.experiments.methods import METHODS, resolve
 
 
@@ -21,7 +22,7 @@ def test_keys_are_names_and_every_method_builds_a_tuple():
 
 
 def test_importing_needs_no_torch():
-    for module in ("methods", "summary", "bootstrap", "compare", "worker", "engines.ray"):
+    for module in ("method", "methods", "gan_methods", "summary", "bootstrap", "compare", "worker", "engines.ray"):
         code = f"import sys, lsdr.experiments.{module}; sys.exit('torch' in sys.modules)"
         subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -106,13 +107,52 @@ def test_stranger(fake):
 
 
 def test_stranger_that_returns_no_tuple(fake):
-    with pytest.raises(ValueError, match="must return a tuple of regularizers, got Nothing"):
+    with pytest.raises(ValueError, match="must return a tuple of regularizers or a Method, got Nothing"):
         resolve("fake_worker:not_a_tuple").build()
 
 
 def test_stranger_that_is_no_function(fake):
     with pytest.raises(ValueError, match="is no function"):
         resolve("fake_worker:MEASURES")
+
+
+def test_stranger_that_returns_a_method(fake):
+    method = resolve("fake_worker:tuned")
+    assert (method.name, method.overrides["lr"]) == ("tuned", 0.5)
+    assert resolve("fake_worker:tuned@0.25").overrides == {**method.overrides, "lr": 0.25}
+    assert resolve("fake_worker:tuned@0.25").name == "tuned@0.25"
+
+
+def test_stranger_that_fails_is_named(fake, monkeypatch):
+    monkeypatch.setattr(fake, "tuned", lambda: 1 / 0)
+    with pytest.raises(ValueError, match="fake_worker:tuned raised ZeroDivisionError"):
+        resolve("fake_worker:tuned")
+
+
+def test_options_of_training_and_of_the_task(fake):
+    config = fake.FakeConfig(fail={"clip": "exit"})
+    changed = resolve("fake_worker:tuned").configure(config)
+    assert (changed.pause, changed.training.lr) == (0.01, 0.5)
+    assert replace(changed, pause=config.pause, training=config.training) == config
+    assert resolve("clip").configure(config).training == replace(config.training, clip=1.0)
+
+
+def test_an_option_that_there_is_not_is_named(fake):
+    with pytest.raises(ValueError, match=r"method typo sets 'pauze', which FakeConfig has no option for.* pause"):
+        Method("typo", "", overrides={"pauze": 1.0}).configure(fake.FakeConfig())
+    with pytest.raises(ValueError, match="sets 'training'"):
+        Method("whole", "", overrides={"training": None}).configure(fake.FakeConfig())
+
+
+@pytest.mark.parametrize("name", ["", "../up", ".hidden", "a b", "a/b"])
+def test_names_are_folders(name):
+    with pytest.raises(ValueError, match="also a folder's"):
+        Method(name, "")
+
+
+def test_the_number_of_a_hard_bound_is_its_bound():
+    assert resolve("spectral_normalization@3").build()[0].bound == 3
+    assert "bound 3" in resolve("spectral_normalization@3").description
 
 
 def test_weight_that_cannot_be_set(fake, monkeypatch):
@@ -136,6 +176,8 @@ def test_weight_that_cannot_be_set(fake, monkeypatch):
         ("decorrelation@inf", "a number >= 0 after @"),
         ("baseline@1", "no weight to set"),
         ("lambda_zero@1", "no weight to set"),
+        ("clip@1", "no weight to set"),
+        ("packing", "'packing' is a method of gan; those of diffusion are baseline, decorrelation"),
         ("no_such_package:thing", "no module 'no_such_package'"),
         ("math:no_such_thing", "math has no 'no_such_thing'"),
         (":thing", "expected package.module:name"),

@@ -1,14 +1,14 @@
-"""`lsdr compare`."""
+"""`lsdr compare diffusion`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lsdr import runs
-from lsdr.cli.run_folder import print_left_out
+from lsdr.cli.comparison import run_comparison
 from lsdr.diffusion.config import DiffusionConfig
-from lsdr.experiments.methods import Method, resolve
+from lsdr.experiments.method import Method
+from lsdr.experiments.task import DIFFUSION
 from lsdr.training.config import TrainingConfig
 
 
@@ -46,27 +46,16 @@ class CompareDiffusion:
 
     def run(self) -> int:
         """Compare, then report."""
-        # Imported here and not above, so that help and wrong options answer at once.
-        from lsdr.experiments.compare import compare
-        from lsdr.report.report import write_report
-
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
-        methods = [name.strip() for name in self.methods.split(",") if name.strip()]
-        _check(self.config, [resolve(name, methods) for name in methods])
-        seeds = range(self.config.training.seed, self.config.training.seed + self.seeds)
-        try:
-            summary = compare(self.config, methods, list(seeds), self.out, engine=self.engine, jobs=self.jobs)
-        except KeyboardInterrupt:
-            print(f"report so far: {write_report(self.out)}")
-            raise
-        page = write_report(self.out)
-        data = runs.read_json(self.out / "experiment.json")["data"]
-        if data is not None:  # no run came so far as to describe it
-            print_left_out(data)
-        print(f"{_found(self.out)}\n\nreport: {page}")
-        statuses = [seed["status"] for method in summary["methods"] for seed in method["seeds"]]
-        return 1 if "crashed" in statuses else 0
+        return run_comparison(
+            self.config,
+            self.methods,
+            self.seeds,
+            self.out,
+            task=DIFFUSION,
+            check=_check,
+            engine=self.engine,
+            jobs=self.jobs,
+        )
 
 
 def _check(config: DiffusionConfig, methods: Sequence[Method]) -> None:
@@ -81,17 +70,3 @@ def _check(config: DiffusionConfig, methods: Sequence[Method]) -> None:
     for method in methods:
         with attach(task.model, *method.build()):
             pass  # a regularizer that finds no layer of this model says so here
-
-
-def _found(directory: Path) -> str:
-    """What a comparison found, for the terminal: the report's own words."""
-    from lsdr.report.load import load
-    from lsdr.report.verdicts import verdicts
-    from lsdr.report.words import caution, findings
-
-    results = load(directory)
-    rows = verdicts(results)
-    paragraphs = [
-        f"{finding.method}: {' '.join(each.text for each in finding.sentences)}" for finding in findings(results, rows)
-    ]
-    return "\n\n".join(["", *paragraphs, caution(results, rows)]).rstrip()

@@ -20,7 +20,9 @@ class Inspect:
     Reads a .safetensors file, a torch file (.pt, .pth, .ckpt, .bin; tensors only, no code is run), an index of shards,
     a diffusers or transformers folder, a LoRA, or a run of lsdr. Tensors are read one at a time, so files may be larger
     than memory. With --operator, looks instead at what a trained diffusion model does: the spectrum of the denoising
-    step at every noise level, with time scales, calibration, and artefacts of its samples. Examples:
+    step at every noise level, with time scales, calibration, and artefacts of its samples. With --gan, looks at what a
+    generator makes and answers the question whether this is mode collapse: of a run, or of a folder of images that any
+    generator made. Examples:
 
       lsdr inspect model.safetensors
       lsdr inspect tuned.safetensors --base model.safetensors
@@ -29,12 +31,15 @@ class Inspect:
       lsdr inspect model.safetensors --json - --fail-on error > model.json
       lsdr inspect runs/mine --operator --html operator.html
       lsdr inspect path/to/diffusers --operator --data photos/
+      lsdr inspect --gan runs/mine --html gan.html
+      lsdr inspect --gan generated/ --data photos/ --fail-on mode_collapse,memorises
 
     Exit status: 0 fine, 1 there is what --fail-on names, 2 the file cannot be read or the options are wrong.
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Checkpoint: a file or a folder. With --operator a run of `lsdr train diffusion`, or a diffusers folder."""
+    """Checkpoint: a file or a folder. With --operator a run of `lsdr train diffusion`, or a diffusers folder. With
+    --gan a run of `lsdr train gan`, or a folder of generated images."""
     base: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The checkpoint that this one was made from, or that the LoRA is for: shows what changed (size, rank, principal
     angles, intruder dimensions)."""
@@ -53,30 +58,35 @@ class Inspect:
     """Layers in the table: the most notable ones, in the model's order; 0 shows all."""
     fail_on: Annotated[str | None, tyro.conf.arg(metavar="error|warning|KIND")] = None
     """Exit with 1 on: error, warning (errors too), or kinds of findings, separated by commas: zero_layer, ..., or with
-    --operator not_calibrated, grid_artifact, ... (a wrong name lists them all)."""
+    --operator not_calibrated, grid_artifact, ..., or with --gan mode_collapse, memorises, ... (a wrong name lists them
+    all)."""
     operator: bool = False
     """Look at the denoising step instead of the layers; a minute for a small network, see --images and --levels."""
+    gan: bool = False
+    """Look at a generator's samples beside its data: modes, copies, latent paths, layers; seconds to a minute."""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
     """With --operator: the images to measure on, as `lsdr train diffusion --data` takes them; by default those that
-    the run kept aside. A diffusers folder needs it."""
+    the run kept aside. A diffusers folder needs it. With --gan: the real images, for a folder of generated ones."""
     prediction: Annotated[str | None, tyro.conf.arg(metavar="epsilon|v|sample|edm|flow")] = None
     """With --operator: how to read the network's output, where the run or the folder's scheduler tells it wrong."""
     images: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """With --operator: on how many held-out images; 8 by default."""
     levels: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """With --operator: at how many noise levels; 8 by default."""
+    samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """With --gan: how many samples to draw; 2500 by default, and at least ten for each class."""
 
     def run(self) -> int:
         """Inspect, show, write, judge."""
         from lsdr.report.numbers import plural
 
         self._check()
-        limits = _limits(self.fail_on, _kinds(self.operator))
+        limits = _limits(self.fail_on, _kinds(operator=self.operator, gan=self.gan))
         for option, written in (("json", self.json), ("csv", self.csv), ("html", self.html)):
             if written is not None and (option, written) != ("json", "-"):
                 check_writable(option, Path(written))
         try:
-            found = self._inspect_operator() if self.operator else self._inspect()
+            found = self._look()
         except KeyboardInterrupt:
             print("lsdr: interrupted", file=sys.stderr)
             return 130
@@ -91,24 +101,47 @@ class Inspect:
             print(f"lsdr: {plural(len(hits), 'finding')} of what --fail-on {self.fail_on} names", file=sys.stderr)
         return 1 if hits else 0
 
+    def _look(self) -> dict[str, Any]:
+        """Inspect what the options say."""
+        return self._inspect_gan() if self.gan else self._inspect_operator() if self.operator else self._inspect()
+
     def _check(self) -> None:
-        """Refuse options that the other kind of inspection takes, and numbers that make no sense."""
+        """Refuse options that the other kinds of inspection take, and numbers that make no sense."""
+        if self.operator and self.gan:
+            raise ValueError("--operator looks at diffusion models and --gan at generators; give one of them")
         layers = {"base": self.base is not None, "csv": self.csv is not None, "exact": self.exact}
         layers |= {"layers": self.layers != "*", "top": self.top != _TOP}
-        operator = {name: getattr(self, name) is not None for name in ("data", "prediction", "images", "levels")}
-        wrong = [f"--{name}" for name, given in (layers if self.operator else operator).items() if given]
-        if wrong and self.operator:
-            raise ValueError(f"{', '.join(wrong)} is for layers and does nothing with --operator; leave it out")
+        names = ("data", "prediction", "images", "levels", "samples")
+        others = {name: getattr(self, name) is not None for name in names}
+        taken = {"--operator": names[:-1], "--gan": ("data", "samples")}
+        kind = "--operator" if self.operator else "--gan" if self.gan else None
+        wrong = [name for name, given in (layers if kind else {}).items() if given]
         if wrong:
-            raise ValueError(f"{', '.join(wrong)} needs --operator, which looks at a diffusion model's denoising step")
+            raise ValueError(f"{_options(wrong)} is for layers and does nothing with {kind}; leave it out")
+        wrong = [name for name, given in others.items() if given and not (kind and name in taken[kind])]
+        if wrong:
+            needed = " or ".join(each for each in taken if all(name in taken[each] for name in wrong))
+            what = {
+                "--operator": "which looks at a diffusion model's denoising step",
+                "--gan": "which looks at a generator",
+            }
+            raise ValueError(f"{_options(wrong)} needs {needed}{f', {what[needed]}' if needed in what else ''}")
         if self.top < 0:
             raise ValueError(f"--top must be 0 (all layers) or more, got {self.top}")
-        for name, least, value in (("images", 1, self.images), ("levels", 2, self.levels)):
+        for name, least, value in (
+            ("images", 1, self.images),
+            ("levels", 2, self.levels),
+            ("samples", 20, self.samples),
+        ):
             if value is not None and value < least:
                 raise ValueError(f"--{name} must be {least} or more, got {value}")
 
     def _show(self, found: dict[str, Any]) -> None:
-        if self.operator:
+        if self.gan:
+            from lsdr.cli.inspect_gan_view import show_gan
+
+            show_gan(found)
+        elif self.operator:
             from lsdr.cli.inspect_operator_view import show_operator
 
             show_operator(found)
@@ -116,6 +149,19 @@ class Inspect:
             from lsdr.cli.inspect_view import show
 
             show(found, self.top)
+
+    def _inspect_gan(self) -> dict[str, Any]:
+        """Look at a generator, with a bar on a terminal; pictures are written as soon as they are there."""
+        from lsdr.cli.inspect_bar import bar
+        from lsdr.gan.inspect import inspect_gan
+
+        with bar("loading the generator") as advance:
+            seen = inspect_gan(self.file, data=self.data, samples=self.samples, progress=advance)
+        if self.html is not None:
+            from lsdr.report.gan.page import write_gan_page
+
+            write_gan_page(seen.found, seen.pictures, self.html)
+        return seen.found
 
     def _inspect_operator(self) -> dict[str, Any]:
         """Measure the denoising step, with a bar on a terminal."""
@@ -171,7 +217,9 @@ class Inspect:
 
             write_csv(found["layers"], self.csv)
             written.append(self.csv)
-        if self.html is not None and self.operator:
+        if self.html is not None and self.gan:
+            written.append(self.html)  # with the pictures, as they were taken
+        elif self.html is not None and self.operator:
             from lsdr.report.operator.page import write_operator_page
 
             written.append(write_operator_page(found, self.html))
@@ -206,8 +254,16 @@ def _as_options(message: str) -> str:
     )
 
 
-def _kinds(operator: bool) -> tuple[str, ...]:
+def _options(names: list[str]) -> str:
+    return ", ".join(f"--{name}" for name in names)
+
+
+def _kinds(*, operator: bool, gan: bool) -> tuple[str, ...]:
     """Kinds of findings that there are."""
+    if gan:
+        from lsdr.gan.findings import KINDS as GAN_KINDS
+
+        return GAN_KINDS
     if operator:
         from lsdr.diffusion.inspect_operator import KINDS as OPERATOR_KINDS
 

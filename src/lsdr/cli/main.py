@@ -9,20 +9,26 @@ from importlib import metadata
 import tyro
 
 from lsdr.cli.compare import CompareDiffusion
+from lsdr.cli.compare_gan import CompareGan
 from lsdr.cli.demo import Demo
 from lsdr.cli.inspect import Inspect
 from lsdr.cli.reduce import Reduce
 from lsdr.cli.report import Report
 from lsdr.cli.train import TrainDiffusion
+from lsdr.cli.train_gan import TrainGan
 from lsdr.cli.train_stable_diffusion import TrainStableDiffusion
 
-Command = Inspect | TrainDiffusion | TrainStableDiffusion | CompareDiffusion | Reduce | Report | Demo
+Command = (
+    Inspect | TrainDiffusion | TrainStableDiffusion | TrainGan | CompareDiffusion | CompareGan | Reduce | Report | Demo
+)
 
 COMMANDS: dict[str, type[Command]] = {
     "inspect": Inspect,
     "train diffusion": TrainDiffusion,
     "train stable-diffusion": TrainStableDiffusion,
+    "train gan": TrainGan,
     "compare diffusion": CompareDiffusion,
+    "compare gan": CompareGan,
     "reduce": Reduce,
     "report": Report,
     "demo": Demo,
@@ -38,7 +44,9 @@ Examples
   lsdr demo
   lsdr train diffusion --data photos/ --size 32 --method decorrelation --out runs/mine
   lsdr train stable-diffusion --model sd15/ --data photos/ --method spectral_normalization --out runs/lora
+  lsdr train gan --data grid --out runs/grid
   lsdr compare diffusion --data patches --methods baseline,decorrelation --seeds 5 --out runs/patches
+  lsdr compare gan --data ring --methods baseline,packing,spectral_noise --seeds 10 --out runs/ring
   lsdr reduce houses.parquet --target price --html houses.html
   lsdr report runs/patches
 

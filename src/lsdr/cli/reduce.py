@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -15,8 +16,8 @@ import tyro
 if TYPE_CHECKING:
     from lsdr.regression.reduction import Reduction
 
-Rule = Literal["size", "one_se", "cv", "aic", "bic", "cp", "p_value"]
-Errors = Literal["classical", "HC0", "HC1", "HC2", "HC3", "cluster"]
+_RULES = ("one_se", "cv", "aic", "bic", "cp", "p_value", "size")
+_ERRORS = ("classical", "HC0", "HC1", "HC2", "HC3", "cluster")
 _ENGINES = {"local": "threads", "processes": "processes", "ray": "ray"}
 # What messages of the library call by Python's names.
 _OPTIONS = (
@@ -56,7 +57,7 @@ class Reduce:
     """Target and terms as "price ~ area * location + log(lot)", in place of --target and --features."""
     keep: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Choose the model of so many terms."""
-    rule: Annotated[Rule | None, tyro.conf.arg(metavar="one_se|cv|aic|bic|cp|p_value")] = None
+    rule: Annotated[str | None, tyro.conf.arg(metavar="one_se|cv|aic|bic|cp|p_value")] = None
     """How the size is chosen: one_se, the smallest model within one standard error of the least cross-validated error,
     which is the default; cv, the least cross-validated error; aic, bic, cp, the least on the path; p_value, drop while
     the weakest term's p is above --p-value."""
@@ -72,7 +73,7 @@ class Reduce:
     """Column of analytic weights: a row's precision."""
     frequency_weights: Annotated[str | None, tyro.conf.arg(metavar="COL")] = None
     """Column of frequency weights: how many equal rows a row stands for."""
-    errors: Annotated[Errors | None, tyro.conf.arg(metavar="classical|HC0|HC1|HC2|HC3|cluster")] = None
+    errors: Annotated[str | None, tyro.conf.arg(metavar="classical|HC0|HC1|HC2|HC3|cluster")] = None
     """Standard errors behind t: classical by default, or cluster where --clusters is given. HC and cluster hold where
     residuals differ in size or hang together; the table says whether they are exact along the path."""
     clusters: Annotated[str | None, tyro.conf.arg(metavar="COL")] = None
@@ -108,6 +109,7 @@ class Reduce:
         for option, written in (("json", self.json), ("csv", self.csv), ("html", self.html)):
             if written is not None and (option, written) != ("json", "-"):
                 check_writable(option, Path(written))
+                _check_folder(option, Path(written))
         started = time.monotonic()
         try:
             reduction = self._reduce(options)
@@ -155,6 +157,9 @@ class Reduce:
         }
 
     def _check(self) -> None:
+        for option, asked, known in (("rule", self.rule, _RULES), ("errors", self.errors, _ERRORS)):
+            if asked is not None and asked not in known:
+                raise ValueError(f"--{option} must be one of {', '.join(known)}; got {asked!r}")
         if self.formula is None and self.target is None:
             raise ValueError("say what to explain: --target COLUMN, or --formula 'target ~ terms'")
         if self.formula is not None and (self.target or self.features or self.categorical):
@@ -225,6 +230,17 @@ class Reduce:
 
             written.append(write_regression_page(found, self.html))
         return written
+
+
+def _check_folder(option: str, path: Path) -> None:
+    """Refuse a folder in which no file can be made, whatever its permissions say, before anything is read."""
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ValueError(f"--{option} {path} cannot be written: {nearest} takes no file ({why})") from error
 
 
 def _names(option: str, words: str | None) -> tuple[str, ...] | None:

@@ -1,6 +1,6 @@
 """`lsdr train diffusion`."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +8,8 @@ from lsdr import runs
 from lsdr.cli.run_folder import exit_status, print_left_out, run_in
 from lsdr.diffusion.config import DiffusionConfig
 from lsdr.experiments.fields import to_dict
-from lsdr.experiments.methods import Method, resolve
+from lsdr.experiments.method import Method
+from lsdr.experiments.methods import resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class TrainDiffusion:
     """Folder of the run."""
     method: str = "baseline"
     """baseline, decorrelation, decorrelation_as_written, clip, weight_decay_matched, lambda_zero; NAME@WEIGHT sets the
-    weight; package.module:function names a function of yours that returns a tuple of regularizers."""
+    weight; package.module:function names a function of yours that returns a tuple of regularizers or a Method."""
     resume: bool = False
     """Go on from the newest checkpoint in --out; on a CPU the result is bitwise that of a run never interrupted."""
     config: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -33,7 +34,7 @@ class TrainDiffusion:
     def run(self) -> int:
         """Train, measure, report."""
         method = resolve(self.method)
-        config = replace(self.config, training=replace(self.config.training, **method.overrides))
+        config = method.configure(self.config)
         options = {"method": method.name, **to_dict(config)}
         return run_in(self.out, options, partial(self._train, config, method), resume=self.resume)
 

@@ -9,7 +9,8 @@ from typing import Any
 from lsdr import runs
 from lsdr.cli.run_folder import exit_status, print_left_out, run_in
 from lsdr.experiments.fields import to_dict
-from lsdr.experiments.methods import Method, resolve
+from lsdr.experiments.method import Method
+from lsdr.experiments.methods import resolve
 from lsdr.stable_diffusion.config import StableDiffusionConfig
 
 # What decides nothing about the weights, or only how much memory their training takes.
@@ -44,7 +45,7 @@ class TrainStableDiffusion:
     method: str = "baseline"
     """baseline, decorrelation, discriminator, decomposition_eigenvalues, spectral_normalization, spectral_penalty, and
     the others of `lsdr train diffusion`; NAME@WEIGHT sets the weight; package.module:function names a function of yours
-    that returns a tuple of regularizers."""
+    that returns a tuple of regularizers or a Method."""
     resume: bool = False
     """Go on from the newest checkpoint in --out; on a CPU the result is bitwise that of a run never interrupted."""
     config: StableDiffusionConfig
@@ -53,7 +54,7 @@ class TrainStableDiffusion:
     def run(self) -> int:
         """Encode, check, train, save, compare, report."""
         method = resolve(self.method)
-        config = replace(self.config, training=replace(self.config.training, **method.overrides))
+        config = method.configure(self.config)
         options = {"method": method.name, **to_dict(config)}
         train = partial(self._train, config, method)
         return run_in(self.out, options, train, resume=self.resume, may_change=_MAY_CHANGE)

@@ -18,7 +18,8 @@ from lsdr.experiments.dotted import dotted, load
 from lsdr.experiments.engines.local import Poll, local
 from lsdr.experiments.fields import differences, to_dict
 from lsdr.experiments.lock import alone
-from lsdr.experiments.methods import Method, resolve
+from lsdr.experiments.method import Method
+from lsdr.experiments.methods import resolve
 from lsdr.experiments.progress import Display
 from lsdr.experiments.states import OVER, Run, read_status, training_seconds
 from lsdr.experiments.summary import summarize
@@ -75,7 +76,7 @@ def compare(
     existed = (out / "experiment.json").exists()
     before: dict[str, Any] | None = read_json(out / "experiment.json") if existed else None
     specs = list(dict.fromkeys([*(each["spec"] for each in (before or {"methods": []})["methods"]), *methods]))
-    resolved = {spec: resolve(spec, specs) for spec in specs}
+    resolved = {spec: resolve(spec, specs, task.name) for spec in specs}
     names = [method.name for method in resolved.values()]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -94,6 +95,7 @@ def compare(
             method = resolved[spec_of[run.method]]
             reference = Run.of(out, BASELINE, run.seed).directory
             job = {
+                "task": task.name,
                 "run": task.run,
                 "config_type": dotted(type(config)),
                 "config": to_dict(_configured(config, method, run.seed)),
@@ -179,7 +181,7 @@ def _described(spec: str, method: Method) -> dict[str, Any]:
 
 
 def _configured(config: Any, method: Method, seed: int) -> Any:
-    return replace(config, training=replace(config.training, seed=seed, **method.overrides))
+    return method.configure(replace(config, training=replace(config.training, seed=seed)))
 
 
 def _ordered(runs: Sequence[Run]) -> list[Run]:

@@ -1,30 +1,16 @@
-"""The methods that a comparison can name: each a tuple of regularizers, the baseline the empty one."""
+"""The methods that a comparison can name: each a tuple of regularizers, with options that it sets."""
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 from lsdr.experiments.dotted import load
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to train. Importing and listing methods needs no torch; `build` does."""
-
-    name: str
-    """Also the name of its folder in the run directory."""
-    description: str
-    build: Callable[[], tuple[Any, ...]]
-    """Makes the regularizers."""
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Training options that this method sets."""
-    mirrors: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None
-    """For a control: makes its regularizers from those of the method that it is the control of."""
-
+from lsdr.experiments.gan_methods import GAN_METHODS
+from lsdr.experiments.method import Method
 
 # The middle of a UNet; of a transformer, which has no middle block, every block.
 _LAYERS = re.compile(r"^(mid_block|transformer_blocks\.\d+)$")
@@ -86,18 +72,24 @@ def _matched(regularizers: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _with_weight(weight: float, regularizers: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Copy the regularizers with another weight."""
+    return _with_number(("weight",), weight, regularizers)
+
+
+def _with_number(names: Sequence[str], value: float, regularizers: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copy the regularizers with other values of these fields."""
     for regularizer in regularizers:
-        if not is_dataclass(regularizer) or "weight" not in {each.name for each in fields(regularizer)}:
-            raise ValueError(f"{regularizer!r} is no dataclass with a field `weight`, so its weight cannot be set")
-    return tuple(replace(regularizer, weight=weight) for regularizer in regularizers)
+        if not is_dataclass(regularizer) or not set(names) <= {each.name for each in fields(regularizer)}:
+            raise ValueError(
+                f"{regularizer!r} is no dataclass with a field `{names[0]}`, so its {names[0]} cannot be set"
+            )
+    return tuple(replace(regularizer, **dict.fromkeys(names, value)) for regularizer in regularizers)
 
 
 METHODS: dict[str, Method] = {
     "baseline": Method(
         name="baseline",
         description="Plain training: no regularizer.",
-        build=tuple,
+        number=(),
     ),
     "decorrelation": Method(
         name="decorrelation",
@@ -115,6 +107,7 @@ METHODS: dict[str, Method] = {
         name="spectral_normalization",
         description="A hard bound: after every step no weight, as a matrix, has a spectral norm above 1.",
         build=_spectral_normalization,
+        number=("bound",),
     ),
     "spectral_penalty": Method(
         name="spectral_penalty",
@@ -166,60 +159,76 @@ METHODS: dict[str, Method] = {
     "clip": Method(
         name="clip",
         description="Control: no regularizer, gradients clipped to norm 1.",
-        build=tuple,
         overrides={"clip": 1.0},
+        number=(),
     ),
     "weight_decay_matched": Method(
         name="weight_decay_matched",
         description="Control: an L2 penalty on the weights, as strong at the start as the penalty it stands in for",
         build=lambda: _matched(_decorrelation()),
         mirrors=_matched,
+        number=(),
     ),
     "lambda_zero": Method(
         name="lambda_zero",
         description="Control: the same code with the penalty's weight at zero",
         build=lambda: _with_weight(0.0, _decorrelation()),
         mirrors=partial(_with_weight, 0.0),
+        number=(),
     ),
 }
 
 _CONTROLS = ("baseline", "clip", "weight_decay_matched", "lambda_zero")
+_OF_TASK = {"gan": GAN_METHODS}
 
 
-def resolve(spec: str, others: Sequence[str] = ()) -> Method:
+def methods_of(task: str) -> dict[str, Method]:
+    """The methods that a task has by name.
+
+    Example:
+        >>> "packing" in methods_of("gan"), "packing" in methods_of("diffusion")
+        (True, False)
+    """
+    return _OF_TASK.get(task, METHODS)
+
+
+def resolve(spec: str, others: Sequence[str] = (), task: str = "diffusion") -> Method:
     """Find the method that a text names.
 
     Args:
-        spec: A name of `METHODS`; "name@WEIGHT" for another weight; or "package.module:function", a function without
-            arguments that returns a tuple of regularizers (also with @WEIGHT).
+        spec: A name of `methods_of(task)`; "name@NUMBER" for another weight or whatever its number is; or
+            "package.module:function", a function without arguments that returns a tuple of regularizers or a `Method`
+            (also with @NUMBER).
         others: The comparison's methods, in order. `lambda_zero` and `weight_decay_matched` are controls of the first
             one that has regularizers of its own, and of `decorrelation` when there is none.
+        task: What is trained. Tasks without methods of their own have those of diffusion.
 
     Returns:
-        The method. Its name can be a folder's: in a stranger's name the colon becomes a dot.
+        The method. Its name can be a folder's: in a stranger's function's name the colon becomes a dot.
 
     Raises:
-        ValueError: If there is no such method, or the weight is no finite number >= 0 or cannot be set.
+        ValueError: If there is no such method, or the number is no finite number >= 0 or cannot be set.
 
     Example:
         >>> resolve("decorrelation@0.30").name
         'decorrelation@0.3'
         >>> resolve("clip").overrides
         {'clip': 1.0}
+        >>> resolve("packing@3", task="gan").overrides["packing"]
+        3
     """
-    name, at, weight = spec.partition("@")
+    name, at, number = spec.partition("@")
+    known = methods_of(task)
     if ":" in name:
         method = _strangers(name)
-    elif name in METHODS:
-        method = METHODS[name]
+    elif name in known:
+        method = known[name]
     else:
-        close = get_close_matches(name, METHODS, n=3) or list(METHODS)
-        raise ValueError(
-            f"no method {name!r}; close names: {', '.join(close)}. "
-            "A function of yours that returns a tuple of regularizers is named package.module:function"
-        )
+        raise ValueError(_unknown(name, task))
     if method.mirrors is not None:
-        mirrored = resolve(next((each for each in others if each.partition("@")[0] not in _CONTROLS), "decorrelation"))
+        mirrored = resolve(
+            next((each for each in others if each.partition("@")[0] not in _CONTROLS), "decorrelation"), task=task
+        )
         method = replace(
             method,
             description=f"{method.description} ({mirrored.name}).",
@@ -227,19 +236,43 @@ def resolve(spec: str, others: Sequence[str] = ()) -> Method:
         )
     if not at:
         return method
-    if name in _CONTROLS:
+    if not method.number:
         raise ValueError(f"{name} has no weight to set, got {spec!r}; name it without @")
     try:
-        value = float(weight)
+        value = float(number)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"expected a number >= 0 after @, got {spec!r}; for example {name}@0.3")
-    return replace(
+    return _numbered(method, value)
+
+
+def _numbered(method: Method, value: float) -> Method:
+    """The method with another number: in its options, where it has them, or else in its regularizers."""
+    what = " = ".join(method.number)
+    changed = replace(
         method,
         name=f"{method.name}@{value:g}",
-        description=f"{method.description.rstrip('.')}; weight {value:g}.",
-        build=_composed(partial(_with_weight, value), method.build),
+        description=f"{method.description.rstrip('.')}; {what} {value:g}.",
+    )
+    if not set(method.number) <= set(method.overrides):
+        return replace(changed, build=_composed(partial(_with_number, method.number, value), method.build))
+    whole = all(type(method.overrides[name]) is int for name in method.number)
+    if whole and value != int(value):
+        raise ValueError(f"{what} of method {method.name} is a whole number, got {value:g}")
+    numbers = dict.fromkeys(method.number, int(value) if whole else value)
+    return replace(changed, overrides={**method.overrides, **numbers})
+
+
+def _unknown(name: str, task: str) -> str:
+    """What to say of a name that the task has not."""
+    known = methods_of(task)
+    if others := [each for each in ("diffusion", *_OF_TASK) if name in methods_of(each)]:
+        return f"{name!r} is a method of {others[0]}; those of {task} are {', '.join(known)}"
+    close = get_close_matches(name, known, n=3) or list(known)
+    return (
+        f"no method {name!r}; close names: {', '.join(close)}. "
+        "A function of yours that returns a tuple of regularizers is named package.module:function"
     )
 
 
@@ -247,17 +280,23 @@ def _strangers(path: str) -> Method:
     """A method from outside: a function by its dotted path."""
     function = load(path)
     if not callable(function):
-        raise ValueError(f"{path} is no function but {function!r}; it must return a tuple of regularizers")
+        raise ValueError(f"{path} is no function but {function!r}; it must return a tuple of regularizers or a Method")
 
-    def build() -> tuple[Any, ...]:
+    def call() -> Any:
         try:
-            regularizers = function()
+            return function()
         except Exception as error:
             raise ValueError(f"{path} raised {type(error).__name__}: {error}") from error
+
+    def build() -> tuple[Any, ...]:
+        regularizers = call()
         if not isinstance(regularizers, tuple) or not all(hasattr(each, "attach") for each in regularizers):
-            raise ValueError(f"{path} must return a tuple of regularizers, got {regularizers!r}")
+            raise ValueError(f"{path} must return a tuple of regularizers or a Method, got {regularizers!r}")
         return regularizers
 
+    found = call()
+    if isinstance(found, Method):
+        return found
     description = (function.__doc__ or "").strip().partition("\n")[0] or f"The regularizers that {path} returns."
     return Method(name=re.sub(r"[^\w.-]", ".", path), description=description, build=build)
 

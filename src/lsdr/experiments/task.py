@@ -16,3 +16,4 @@ class Task:
 
 
 DIFFUSION = Task(name="diffusion", run="lsdr.diffusion.run:run", measures="lsdr.diffusion.measures.catalogue:MEASURES")
+GAN = Task(name="gan", run="lsdr.gan.run:run", measures="lsdr.gan.measures.catalogue:MEASURES")

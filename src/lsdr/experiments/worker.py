@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     with alone(directory, patience=60.0):
         run = load(job["run"])
         config = from_dict(load(job["config_type"]), job["config"])
-        method = resolve(job["method"], job["methods"])
+        method = resolve(job["method"], job["methods"], job["task"])
         run(config, method.build(), directory, reference_seconds=job["reference_seconds"])
 
 

@@ -46,6 +46,8 @@ class NormalizationTerm:
         self._bounds, self._size, self._soft, self._tolerance = dict(bounds), size, soft, tolerance
         self._vectors: dict[str, Tensor] = {}
         self._seed = 0
+        # The mark that the last projection left a layer with, and its norm then.
+        self._left: dict[str, tuple[float, float]] = {}
         with torch.no_grad():
             if learnable:
                 self._check_untied()
@@ -90,10 +92,11 @@ class NormalizationTerm:
         """Nothing is kept from forward passes."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The vectors that the next measurement starts from, and the gains."""
+        """The vectors that the next measurement starts from, what need not be measured again, and the gains."""
         state = {f"vectors/{name}": vectors for name, vectors in self._vectors.items()}
         if self._vectors:
             state["seed"] = torch.tensor(self._seed)
+            state |= {f"left/{name}": torch.tensor(left, dtype=torch.float64) for name, left in self._left.items()}
         if self.gains is not None:
             state |= {f"gain/{name}": gain.detach() for name, gain in self.gains.parameters.items()}
         return state
@@ -106,7 +109,7 @@ class NormalizationTerm:
         """
         gains = {} if self.gains is None else self.gains.parameters
         wanted = {f"gain/{name}" for name in gains}
-        known = wanted | {"seed"} | {f"vectors/{name}" for name in self._layers}
+        known = wanted | {"seed"} | {f"{kind}/{name}" for kind in ("vectors", "left") for name in self._layers}
         if not wanted <= state.keys() <= known:
             differing = sorted((wanted - state.keys()) | (state.keys() - known))
             raise ValueError(f"the state is of another spectral normalization: entries {differing} do not fit")
@@ -116,18 +119,27 @@ class NormalizationTerm:
             for name in self._layers
             if f"vectors/{name}" in state
         }
+        self._left = {
+            name: (float(mark), float(norm))
+            for name in self._layers
+            for mark, norm in [state.get(f"left/{name}", self._left.get(name, (math.nan, math.nan)))]
+        }
         with torch.no_grad():
             for name, gain in gains.items():
                 gain.copy_(state[f"gain/{name}"])
 
     @torch.no_grad()
     def _scale(self) -> None:
-        found = self._measure(list(self._layers))
+        marks = self._marks(list(self._layers))
+        known = {name: norm for name, (mark, norm) in self._left.items() if marks.get(name) == mark}
+        measured = self._measure([name for name in self._layers if name not in known])
+        found = {name: known[name] if name in known else measured[name] for name in self._layers}
+        left = dict(found)
         self.measured = found | (self._adapters.measured if self._adapters is not None else {})
         scaled: set[int] = set()
         for name, norm in found.items():
             if id(self._weight(name)) in scaled:  # shared with a layer before: no longer what was measured
-                norm = self._measure([name])[name]
+                norm = left[name] = self._measure([name])[name]
             if not (math.isfinite(norm) and norm > 0):
                 continue
             target = self._target(name, norm)
@@ -135,6 +147,28 @@ class NormalizationTerm:
             if norm > target * (1 + slack) or (norm < target * (1 - slack) and not self._soft):
                 self._scale_layer(name, norm, target)
                 scaled.add(id(self._weight(name)))
+                left[name] = target
+        marks |= self._marks([name for name in self._layers if id(self._weight(name)) in scaled])
+        self._left = {name: (marks[name], norm) for name, norm in left.items() if name in marks}
+
+    def _marks(self, names: list[str]) -> dict[str, float]:
+        """The sums of the weights' absolute values, by which it is seen whether a layer has changed since.
+
+        Where two players train in turns, most weights have not. A change that rounding hides from the sum, of some
+        1e-6 of the weights, is far below any tolerance; further ones add up until they are seen. `Tensor._version`
+        would miss what fused optimisers write, and whoever writes to `weight.data`, and would not survive a checkpoint.
+        Weights in half precision and sharded ones have no mark and are always measured.
+        """
+        sums: dict[torch.device, dict[str, Tensor]] = {}
+        for name in names:
+            weight = self._weight(name).detach()
+            if weight.dtype.itemsize >= 4 and not hasattr(weight, "full_tensor"):
+                sums.setdefault(weight.device, {})[name] = torch.linalg.vector_norm(weight, 1).double()
+        return {
+            name: mark
+            for each in sums.values()
+            for name, mark in zip(each, torch.stack(list(each.values())).tolist(), strict=True)
+        }
 
     def _weight(self, name: str) -> nn.Parameter:
         """A layer's weight as it is now: `fully_shard` and `load_state_dict(assign=True)` put another in its place."""

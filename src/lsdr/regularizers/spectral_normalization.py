@@ -36,7 +36,8 @@ class SpectralNormalization:
     nothing of it, and a checkpoint is that of the plain model. The norm is measured anew each time, to `tolerance`,
     where a power iteration of one step per forward (`torch.nn.utils.parametrizations.spectral_norm`) lags behind the
     weights. Layers of zeros stay zeros; layers that are not finite are left alone, for the training loop to notice.
-    Within the tolerance nothing is touched, so projecting twice is projecting once.
+    Within the tolerance nothing is touched, so projecting twice is projecting once. Layers that have not changed since
+    the last projection are not measured again: where two networks train in turns, each pays for its own.
 
     The weights with norm at most b are a convex set: an average of weights over training is in it if all of them
     are (soft).
