@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from lsdr.fourier.grid_artifacts import grid_artifacts as grid_artifacts
     from lsdr.fourier.radial_power_spectrum import radial_power_spectrum as radial_power_spectrum
     from lsdr.gan.adaptive_noise import AdaptiveNoise as AdaptiveNoise
+    from lsdr.gan.denoising_diffusion import DenoisingSchedule as DenoisingSchedule
     from lsdr.gan.gradient_penalty import gradient_penalty as gradient_penalty
+    from lsdr.gan.inspect import inspect_gan as inspect_gan
+    from lsdr.gan.inspect import inspect_generator as inspect_generator
+    from lsdr.gan.latent_noise import latent_noise as latent_noise
     from lsdr.gan.measures.mode_coverage import mode_coverage as mode_coverage
+    from lsdr.gan.measures.perfect_sampler import perfect_sampler as perfect_sampler
+    from lsdr.gan.mode_seeking import mode_seeking as mode_seeking
     from lsdr.inspection.inspect import inspect as inspect
     from lsdr.layers.attention import query_key as query_key
     from lsdr.layers.checkpoint.open import open_checkpoint as open_checkpoint
@@ -100,6 +106,7 @@ _HOMES = {
     "BackwardElimination": "lsdr.regression.estimator",
     "BlockDCT": "lsdr.regularizers.spectral_features",
     "DDPMDenoiser": "lsdr.diffusion.ddpm",
+    "DenoisingSchedule": "lsdr.gan.denoising_diffusion",
     "EDMDenoiser": "lsdr.diffusion.edm",
     "FeatureProbe": "lsdr.probes.features",
     "FlowDenoiser": "lsdr.diffusion.flow",
@@ -140,8 +147,11 @@ _HOMES = {
     "heun": "lsdr.diffusion.heun",
     "hinge": "lsdr.regularizers.spectral_penalties",
     "inspect": "lsdr.inspection.inspect",
+    "inspect_gan": "lsdr.gan.inspect",
+    "inspect_generator": "lsdr.gan.inspect",
     "inspect_operator": "lsdr.diffusion.inspect_operator",
     "lanczos": "lsdr.linalg.lanczos",
+    "latent_noise": "lsdr.gan.latent_noise",
     "layer_operator": "lsdr.layers.operators",
     "lipschitz_bound": "lsdr.regularizers.lipschitz_bound",
     "load_images": "lsdr.data.load",
@@ -149,12 +159,14 @@ _HOMES = {
     "marchenko_pastur_edges": "lsdr.statistics.marchenko_pastur",
     "marchenko_pastur_outliers": "lsdr.statistics.marchenko_pastur",
     "mode_coverage": "lsdr.gan.measures.mode_coverage",
+    "mode_seeking": "lsdr.gan.mode_seeking",
     "open_checkpoint": "lsdr.layers.checkpoint.open",
     "operator_asymmetry": "lsdr.probes.operator_spectrum",
     "operator_density": "lsdr.probes.operator_spectrum",
     "operator_spectrum": "lsdr.probes.operator_spectrum",
     "operator_trace": "lsdr.probes.operator_spectrum",
     "participation_ratio": "lsdr.statistics.participation_ratio",
+    "perfect_sampler": "lsdr.gan.measures.perfect_sampler",
     "power_law_exponent": "lsdr.statistics.power_law_exponent",
     "precision_recall": "lsdr.measures.precision_recall",
     "query_key": "lsdr.layers.attention",

@@ -35,3 +35,9 @@ def operator_found():
 def reductions():
     """What reductions find: `found(**changes)`, and `large(terms)`."""
     return _synthetic("synthetic_reduction")
+
+
+@pytest.fixture(scope="session")
+def gans():
+    """Directories of GANs: `write_gan_experiment(directory)` and `write_gan_run(directory)`."""
+    return _synthetic("synthetic_gan")

@@ -27,6 +27,7 @@ def _verdict(**changes):
         "pairs": 5,
         "reason": "",
         "seeds_needed": math.nan,
+        "primary": False,
     }
     return Verdict(**{**values, **changes})
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from lsdr.report.gan.words import EVENTS
 from lsdr.report.load import Results, Run
 from lsdr.report.numbers import count, number
 from lsdr.report.overtraining import KIND as OVERTRAINING
@@ -54,7 +55,8 @@ class Event:
 
 def events(results: Results) -> tuple[list[Event], int]:
     """The first guard events, and how many more there are."""
-    found = [(run, record) for run in results.runs for record in run.events if record.get("kind") != OVERTRAINING]
+    others = (OVERTRAINING, *EVENTS)  # shown where the runs are judged
+    found = [(run, record) for run in results.runs for record in run.events if record.get("kind") not in others]
     return [_event(run, record) for run, record in found[:_MOST_EVENTS]], max(len(found) - _MOST_EVENTS, 0)
 
 

@@ -13,6 +13,17 @@ from lsdr.report.thin import Array
 
 _METRICS = ("step", "loss", "penalty", "grad_norm", "grad_norm_max", "seconds", "step_seconds", "memory_mb", "spikes")
 _EVALUATIONS = ("step", "seconds", "heldout_loss")
+# What the players of a game record beside these; other runs have none of it.
+_GAME_METRICS = (
+    "discriminator/loss", "generator/loss", "discriminator/grad_norm", "generator/grad_norm", "logits/real",
+    "logits/fake", "r1", "r2", "noise/level", "noise/signal",
+)  # fmt: skip
+_GAME_EVALUATIONS = (
+    "modes", "high_quality", "reverse_kl", "precision", "recall", "density", "coverage", "logits_train",
+    "logits_heldout", "logits_fake",
+)  # fmt: skip
+_GAN = {"packing", "discriminator_noise"}  # options that no other task has
+_PRIMARY = {"gan": ("reverse_kl_all", "reverse_kl", "fid")}
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,18 @@ class Results:
     def runs(self) -> list[Run]:
         """All runs, method by method."""
         return [run for method in self.methods for run in method.runs]
+
+    @property
+    def task(self) -> str:
+        """What was trained, such as "diffusion" or "gan"."""
+        return str(self.record.get("task") or "diffusion")
+
+    @property
+    def primary(self) -> str:
+        """The measure that decides, named before the runs: a task's first of those that any run has."""
+        names = _PRIMARY.get(self.task, ("heldout_loss",))
+        measured = {name for run in self.runs for name in run.measures}
+        return next((name for name in names if name in measured), names[0])
 
     @property
     def seeds(self) -> int:
@@ -160,9 +183,9 @@ def _load_run(folder: Path, method: str, seed: int | None, notes: list[str]) -> 
         directory=folder,
         state=str(status.get("status") or ("no status" if folder.exists() else "not started")),
         status=status,
-        config=read_object(folder / "config.json", notes),
-        metrics=columns(folder / "metrics.jsonl", _METRICS, notes),
-        evaluations=columns(folder / "evaluations.jsonl", _EVALUATIONS, notes),
+        config=_config(folder, notes),
+        metrics=columns(folder / "metrics.jsonl", (*_METRICS, *_GAME_METRICS), notes),
+        evaluations=columns(folder / "evaluations.jsonl", (*_EVALUATIONS, *_GAME_EVALUATIONS), notes),
         events=list(records(folder / "events.jsonl", notes)),
         spectra=list(records(folder / "spectra.jsonl", notes)),
         monitored=list(records(folder / "monitor.jsonl", notes)),
@@ -170,6 +193,11 @@ def _load_run(folder: Path, method: str, seed: int | None, notes: list[str]) -> 
         curves=curves,
         lr_range=lr_range,
     )
+
+
+def _config(folder: Path, notes: list[str]) -> dict[str, Any]:
+    """What was trained: as a lone run wrote it down, or as a comparison gave it to its run."""
+    return read_object(folder / "config.json", notes) or mapping(read_object(folder / "job.json", notes).get("config"))
 
 
 def _who(directory: Path) -> tuple[str, int | None]:
@@ -186,10 +214,12 @@ def _who(directory: Path) -> tuple[str, int | None]:
 def _single_record(run: Run, notes: list[str]) -> dict[str, Any]:
     """What a lone run's files know of what experiment.json holds for a comparison."""
     environment = read_object(run.directory / "environment.json", notes)
+    task = "gan" if run.config.keys() >= _GAN else "diffusion"
     return {
+        "task": task,
         "command": environment.get("command"),
         "environment": environment,
         "data": read_object(run.directory / "data.json", notes),
         "config": run.config,
-        "measures": names.described(run.measures),
+        "measures": names.described(run.measures, task),
     }

@@ -4,19 +4,20 @@ from collections.abc import Collection
 from typing import Any
 
 from lsdr.diffusion.measures.catalogue import MEASURES
+from lsdr.gan.measures.catalogue import MEASURES as GAN_MEASURES
 
 _BASE = "base_"
 
 
-def described(names: Collection[str]) -> dict[str, dict[str, Any]]:
-    """What the catalogue says of those of its measures that are named; of the base's, beside those of what it became.
+def described(names: Collection[str], task: str = "diffusion") -> dict[str, dict[str, Any]]:
+    """What a task's catalogue says of its measures that are named; of the base's, beside those of what it became.
 
     Example:
         >>> {name: about["label"] for name, about in described(["base_heldout_loss", "heldout_loss"]).items()}
         {'heldout_loss': 'Held-out loss', 'base_heldout_loss': 'Held-out loss of the base'}
     """
     found: dict[str, dict[str, Any]] = {}
-    for name, measure in MEASURES.items():
+    for name, measure in (GAN_MEASURES if task == "gan" else MEASURES).items():
         if name in names:
             found[name] = vars(measure)
         if f"{_BASE}{name}" in names:

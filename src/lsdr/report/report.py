@@ -6,6 +6,7 @@ from typing import Any
 
 from lsdr.report import failures, sanity, tables, words
 from lsdr.report.figures.adapter import adapter_plots
+from lsdr.report.figures.game import game_plots
 from lsdr.report.figures.layers import eigenvalue_plots, layer_names, layer_plots
 from lsdr.report.figures.losses import loss_plots
 from lsdr.report.figures.lr_range import lr_range_plot
@@ -17,6 +18,7 @@ from lsdr.report.figures.power import power_plot
 from lsdr.report.figures.stability import lr_plot
 from lsdr.report.figures.style import pens
 from lsdr.report.figures.watched import watched_plots
+from lsdr.report.gan.sections import gan_sections
 from lsdr.report.inspected import inspected
 from lsdr.report.load import Results, load
 from lsdr.report.operator.artifacts import artifacts_by_method
@@ -78,11 +80,13 @@ def _content(results: Results) -> dict[str, Any]:
         "checks": checks,
         "checked": sanity.tally(checks),
         "comparisons_note": words.comparisons_note(results, found),
+        "primary": words.in_sentence(results.label(results.primary)),
         "overview": tables.overview(results, found),
         "groups": [(flag, group) for flag in (False, True) if (group := by_method(found, equal_time=flag))],
         "effects": effects,
         "medians": tables.medians(results),
-        "losses": loss_plots(results),
+        "losses": game_plots(results) if results.task == "gan" else loss_plots(results),
+        "gan": gan_sections(results, notes) if results.task == "gan" else None,
         "rates": [plot for plot in (lr_plot(results), lr_range_plot(results)) if plot],
         "stability": tables.stability(results),
         "samples": final_samples(results, notes),

@@ -10,6 +10,7 @@ from lsdr.report.load import Method, Results, Run
 from lsdr.report.numbers import THIN, count, median, number, percent, ratio, short, wilson
 from lsdr.report.plain import mapping, read_object, scalar, sequence
 from lsdr.report.verdicts import COSTS, Verdict, cost, cost_ratio, unit
+from lsdr.report.words import example
 
 _FAILED = ("diverged", "crashed")
 
@@ -39,12 +40,12 @@ def overview(results: Results, found: list[Verdict]) -> list[Overview]:
         primary = {row.equal_time: row for row in own if row.primary}
         baseline = method.name == results.baseline
         seconds, memory = (median(cost(run, name) for run in method.runs) for name in COSTS)
-        failed = sum(run.state in _FAILED for run in method.runs)
+        failed = sum(map(broke, method.runs))
         rows.append(
             Overview(
                 method=method.name,
                 baseline=baseline,
-                value=number(median(run.measures.get("heldout_loss", math.nan) for run in method.runs)),
+                value=number(median(run.measures.get(results.primary, math.nan) for run in method.runs)),
                 steps=primary.get(False),
                 time=primary.get(True),
                 others="" if baseline else _tally([row for row in own if not row.primary and row.measure not in COSTS]),
@@ -85,7 +86,7 @@ def stability(results: Results) -> list[Stability]:
 
 def _stability(method: Method) -> Stability:
     ended = [run for run in method.runs if run.state in ("finished", *_FAILED)]
-    failed = sum(run.state in _FAILED for run in ended)
+    failed = sum(map(broke, ended))
     low, high = wilson(failed, len(ended))
     spikes = [value for run in method.runs if math.isfinite(value := _spikes(run))]
     rates = [value for run in method.runs if math.isfinite(value := largest_stable(run))]
@@ -98,6 +99,11 @@ def _stability(method: Method) -> Stability:
         spikes=f"{number(median(spikes))} ({count(sum(spikes))} in all)" if spikes else "—",
         rate=f"{short(median(rates))}{spread}" if rates else "—",
     )
+
+
+def broke(run: Run) -> bool:
+    """Whether a run diverged or crashed; a game can do so and go on to its last step."""
+    return run.state in _FAILED or run.measures.get("diverged") == 1
 
 
 def _spikes(run: Run) -> float:
@@ -170,7 +176,7 @@ def images_in_words(results: Results) -> str:
     """How many images there are to learn from and how many are held out."""
     data = mapping(results.record.get("data"))
     total, kept, classes = (scalar(data.get(name)) for name in ("count", "heldout", "classes"))
-    parts = [f"{count(total)} training images"] if math.isfinite(total) else []
+    parts = [f"{count(total)} training {example(results)}s"] if math.isfinite(total) else []
     parts += [f"{count(kept)} held out"] if math.isfinite(kept) else []
     parts += [f"{count(classes)} classes"] if math.isfinite(classes) else []
     return ", ".join(parts)

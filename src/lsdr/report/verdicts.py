@@ -9,7 +9,6 @@ from lsdr.report.load import Method, Results, Run, plain_name
 from lsdr.report.numbers import median, number, percent, plural, signed
 from lsdr.report.plain import mapping, mappings, scalar
 
-PRIMARY = "heldout_loss"
 ENOUGH_SEEDS = 5
 """With n pairs of seeds even n effects of one sign happen by chance in 2 of 2**n cases: 6 % at five."""
 COSTS = ("step_seconds", "memory_mb")
@@ -36,11 +35,8 @@ class Verdict:
     pairs: int
     reason: str
     seeds_needed: float
-
-    @property
-    def primary(self) -> bool:
-        """Whether this is the measure named before the runs as the one that decides."""
-        return self.measure == PRIMARY
+    primary: bool
+    """Whether this is the measure named before the runs as the one that decides."""
 
     @property
     def shown(self) -> bool:
@@ -101,8 +97,9 @@ class Verdict:
 
 def verdicts(results: Results) -> list[Verdict]:
     """Every comparison of summary.json: by method, the primary measure first, the rest in the measures' own order."""
+    primary = results.primary
     order = {
-        name: place for place, name in enumerate(dict.fromkeys([PRIMARY, *mapping(results.record.get("measures"))]))
+        name: place for place, name in enumerate(dict.fromkeys([primary, *mapping(results.record.get("measures"))]))
     }
     methods = {method.name: (place, method) for place, method in enumerate(results.methods)}
     found = []
@@ -130,6 +127,7 @@ def verdicts(results: Results) -> list[Verdict]:
                 pairs=int(pairs) if math.isfinite(pairs) else 0,
                 reason=str(item.get("reason") or ""),
                 seeds_needed=scalar(item.get("seeds_needed")),
+                primary=measure == primary,
             )
         )
     return sorted(found, key=lambda row: (methods.get(row.method, (99,))[0], order.get(row.measure, 0)))

@@ -42,9 +42,21 @@ def _data(results: Results) -> str:
     data = mapping(results.record.get("data"))
     images, shape = scalar(data.get("count")), vector(data.get("shape"))
     size = f" of {shape[2]:.0f}{THIN}×{THIN}{shape[1]:.0f} pixels" if len(shape) == 3 else ""
+    noun = example(results)
     if math.isfinite(images):
-        return f"{plural(int(images), 'image')}{size}"
-    return f"images{size}" if size else ""
+        return f"{plural(int(images), noun)}{size}"
+    return f"{noun}s{size}" if len(shape) else ""
+
+
+def example(results: Results) -> str:
+    """What one example of the data is called.
+
+    Example:
+        >>> from pathlib import Path
+        >>> example(Results(Path(), True, {"data": {"shape": [2]}}, [], "", {}))
+        'point'
+    """
+    return "point" if len(vector(mapping(results.record.get("data")).get("shape"))) == 1 else "image"
 
 
 def facts(results: Results) -> list[str]:
@@ -96,16 +108,25 @@ def comparisons_note(results: Results, found: list[Verdict]) -> str:
     """What many comparisons mean for a single one."""
     chance = scalar(results.summary.get("chance_verdicts"))
     total = plural(len(found), "comparison")
+    primary = in_sentence(results.label(results.primary))
     if chance == 0:
-        return (
-            f"The primary measure, named before the runs, is the held-out loss. {total} are shown, none with a verdict."
-        )
+        return f"The primary measure, named before the runs, is the {primary}. {total} are shown, none with a verdict."
     seeming = f"about {number(chance, 2)}" if math.isfinite(chance) else "one in twenty"
     return (
-        f"The primary measure, named before the runs, is the held-out loss. Of {total}, {seeming} would seem to show a "
+        f"The primary measure, named before the runs, is the {primary}. Of {total}, {seeming} would seem to show a "
         "difference by chance even if no method did anything, and the measures of one run hang together. Nothing is "
         "corrected for this: read every measure but the primary one as a hint to be tested again."
     )
+
+
+def in_sentence(label: str) -> str:
+    """A measure's label within a sentence: names in capitals keep them.
+
+    Example:
+        >>> in_sentence("Held-out loss"), in_sentence("FID (own features)")
+        ('held-out loss', 'FID (own features)')
+    """
+    return label if label[1:2].isupper() else label[:1].lower() + label[1:]
 
 
 def findings(results: Results, found: list[Verdict]) -> list[Finding]:

@@ -85,6 +85,7 @@ class Stepper:
         self.between_steps = False
         """Whether an update was begun and not brought to its end: weights and average then belong to no step."""
         self._unchecked, self._miscompiled = config.compile, False
+        self._cut: tuple[int, Mapping[str, Tensor], list[dict[str, Tensor]]] | None = None
         if config.compile:
             task.model.compile()
         self.model: nn.Module
@@ -143,7 +144,9 @@ class Stepper:
                 parameter.requires_grad_(True)
 
     def _accumulate(self, step: int, examples: Mapping[str, Tensor], turn: Turn) -> Gradient:
-        chunks = self.chunks(step, examples)
+        if self._cut is None or self._cut[0] != step or self._cut[1] is not examples:
+            self._cut = step, examples, self.chunks(step, examples)  # the turns of a step share its draws
+        chunks = self._cut[2]
         records: list[dict[str, Tensor]] = []
         if len(chunks) > 1 and self.regularized:
             with self.penalty.observe():
@@ -271,7 +274,7 @@ class Stepper:
         # Dropout and the like draw from the global generator; a stream of its own makes both passes over a micro-batch,
         # and every replay, draw the same.
         name = [turn.name] if turn.name else []
-        torch.manual_seed(stream_seed(self.config.seed, "forward", step, self.accelerator.process_index, number, *name))
+        self._seed(stream_seed(self.config.seed, "forward", step, self.accelerator.process_index, number, *name))
         # A wrapped model does its own casting; players are called by the task one by one.
         with self.accelerator.autocast() if len(self.turns) > 1 else nullcontext():
             losses, context = turn.losses(self.model if model is None else model, chunk)
@@ -280,6 +283,12 @@ class Stepper:
         seed = stream_seed(self.config.seed, "penalty", step)
         generator = torch.Generator(device=self.accelerator.device).manual_seed(seed)
         return losses, {**context, "generator": generator}
+
+    def _seed(self, seed: int) -> None:
+        # torch.manual_seed takes half a millisecond where there is no GPU, as long as a small player's forward pass.
+        torch.default_generator.manual_seed(seed)
+        if self.accelerator.device.type != "cpu":
+            torch.get_device_module(self.accelerator.device).manual_seed(seed)
 
     def _average_gradients(self) -> None:
         """Average over ranks what the turn's backward passes found, all in one message."""

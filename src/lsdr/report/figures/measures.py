@@ -10,7 +10,7 @@ from lsdr.report.figures.style import DATA, Pen, Plot, canvas, finish, keys_of, 
 from lsdr.report.load import Results
 from lsdr.report.numbers import median
 from lsdr.report.thin import Array
-from lsdr.report.verdicts import PRIMARY, Verdict, unit
+from lsdr.report.verdicts import Verdict, unit
 
 _WIDEST = 10.0
 _LINEAR = 0.02
@@ -45,7 +45,8 @@ def effects_plot(results: Results, found: list[Verdict]) -> Plot | None:
         )  # fmt: skip
     labels = [_wrapped(safe(next(row.label for row in rows if row.measure == measure))) for measure in measures]
     labels = [
-        f"<b>{label}</b>" if measure == PRIMARY else label for measure, label in zip(measures, labels, strict=True)
+        f"<b>{label}</b>" if measure == results.primary else label
+        for measure, label in zip(measures, labels, strict=True)
     ]
     figure.update_yaxes(tickvals=list(range(len(measures))), ticktext=labels,
                         range=[len(measures) - 0.5, -0.5], tickfont={"size": 11},
