@@ -182,9 +182,10 @@ def test_the_controller_sees_the_signal_that_fits_the_loss(loss, seed):
     real = gan.discriminator(gan.coordinates(batch["image"]), level=torch.zeros(8))
     fake = gan.discriminator(gan.generator(batch["latent"][:, 0]), level=torch.zeros(8))
     expected = float((real - fake if loss == "relativistic" else real).detach().sign().mean())
-    discriminator_losses(gan, settings, batch)
+    _, context = discriminator_losses(gan, settings, batch)
     generator_losses(gan, settings, batch)
     assert abs(expected) < 1
+    assert float(context["record"]["logits/sign"]) == pytest.approx(expected)
     assert float(gan.noise.signal) == pytest.approx(expected)
 
 

@@ -110,10 +110,13 @@ def discriminator_losses(gan: Gan, config: GanConfig, batch: Mapping[str, Tensor
         (moved_real, moved_fake), _ = _judged(gan, moved, {})
         change = consistency(real, moved_real) + consistency(fake, moved_fake)
         losses, record["consistency"] = losses + config.consistency * change, change.mean()
+    # How well it knows the training examples; for a relativistic loss the sign of one output alone means nothing.
+    record["logits/sign"] = (real - fake if loss.relativistic else real).sign().mean()
     if gan.noise is not None:
+        record["noise/level"] = gan.noise.strength.clone()
         if config.noise_strength is None:
             gan.noise.observe(real.detach(), fake.detach() if loss.relativistic else None)
-        record |= {"noise/level": gan.noise.strength.clone(), "noise/signal": gan.noise.signal.clone()}
+            record["noise/signal"] = gan.noise.signal.clone()
     return losses.repeat_interleave(gan.packing), {"record": {name: each.detach() for name, each in record.items()}}
 
 

@@ -145,8 +145,9 @@ def paths(subject: Subject, count: int, steps: int, seed: int) -> Float[Tensor, 
     """
     assert subject.generate is not None
     along = latent_paths(subject.latent_dim, count, steps, torch.Generator().manual_seed(seed))
-    made = torch.cat([subject.generate(path.to(subject.device)) for path in along])
-    return made.unflatten(0, (count, steps + 1))
+    made: Tensor = torch.cat([subject.generate(path.to(subject.device)) for path in along])
+    shape = (count, steps + 1, *made.shape[1:])
+    return made.reshape(shape)
 
 
 def smoothness(along: Float[Tensor, "paths points ..."]) -> dict[str, Any]:

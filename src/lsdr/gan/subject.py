@@ -148,7 +148,9 @@ def _of_run(source: Path, device: torch.device) -> Subject:
     from lsdr.gan.measures.digit_classifier import shared_digit_classifier
 
     run = load_run(source, device)
-    gan, data = run.task.model, run.data
+    gan, data = run.task.gan, run.data
+    train: Any = data.train  # a Dataset says nothing of `__getitems__` and length
+    heldout: Any = data.heldout
     classify = probabilities = None
     if isinstance(data.train, StackedDataset) and isinstance(data.heldout, StackedDataset):
         classify = shared_digit_classifier(source, data.train, data.heldout, device).classify
@@ -157,8 +159,8 @@ def _of_run(source: Path, device: torch.device) -> Subject:
         source=str(source),
         model=f"{run.config.model} generator",
         data=run.config.data,
-        train=data.train,
-        heldout=data.heldout,
+        train=train,
+        heldout=heldout,
         name=data.name,
         generate=gan.generate,
         latent_dim=gan.latent_dim,

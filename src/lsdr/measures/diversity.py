@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lsdr.measures.nearest import nearest
+
 
 @dataclass(frozen=True)
 class Diversity:
@@ -71,16 +73,6 @@ def _nearest(
     queries: Float[Tensor, "n d"], candidates: Float[Tensor, "m d"], chunk: int, itself: bool
 ) -> Float[Tensor, ""]:
     """Mean root mean square difference from each query to its nearest candidate, leaving itself out if asked."""
-    best = torch.full((len(queries),), torch.inf, dtype=torch.float64, device=queries.device)
-    index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
-    for start in range(0, len(candidates), chunk):
-        distance = torch.cdist(queries, candidates[start : start + chunk].double())
-        if itself:
-            rows = torch.arange(start, start + distance.shape[1], device=queries.device)
-            distance[rows, rows - start] = torch.inf
-        nearest = distance.min(1)
-        closer = nearest.values < best
-        best = torch.where(closer, nearest.values, best)
-        index = torch.where(closer, nearest.indices + start, index)
+    _, index = nearest(queries, candidates, 1, itself=itself, chunk=chunk)
     # The fast formula for many distances loses the digits of small ones, and near copies are what matters here.
-    return (queries - candidates[index].double()).square().mean(1).sqrt().mean()
+    return (queries - candidates[index[:, 0]].double()).square().mean(1).sqrt().mean()

@@ -1,7 +1,5 @@
 """The discriminator: examples to logits."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,7 +31,7 @@ class Discriminator(nn.Module):
     ):
         super().__init__()
         self.stem, self.body, self.head, self.level, self.denoising = stem, body, head, level, denoising
-        self._preserving = parts.preserving
+        self._parts = parts
 
     def forward(
         self,
@@ -65,7 +63,5 @@ class Discriminator(nn.Module):
             raise ValueError("this discriminator is not told the level of noise: build it with level=True")
         features = self.stem(x if noisy is None else torch.cat([x, noisy], 1))
         if self.level is not None:
-            features = features + self.level(level)
-            if self._preserving:
-                features = features * math.sqrt(0.5)
+            features = self._parts.add(features, self.level(level))
         return self.head(self.body(features)).squeeze(1)  # type: ignore[no-any-return]

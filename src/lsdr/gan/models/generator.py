@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lsdr.gan.magnitude_preserving import magnitude_preserving_sum
 from lsdr.gan.models.level_embedding import LevelEmbedding
 from lsdr.gan.models.parts import Parts
 
@@ -40,8 +39,7 @@ class Generator(nn.Module):
         super().__init__()
         self.stem, self.stages, self.head = stem, nn.ModuleList(stages), head
         self.noisy, self.level = nn.ModuleList(noisy), level
-        self.latent_dim = latent_dim
-        self._preserving = parts.preserving
+        self.latent_dim, self._parts = latent_dim, parts
 
     def forward(
         self,
@@ -70,10 +68,10 @@ class Generator(nn.Module):
             )
         features: Tensor = self.stem(z)
         if self.level is not None:
-            features = _add(features, self.level(level), self._preserving)
+            features = self._parts.add(features, self.level(level))
         for place, stage in enumerate(self.stages):
             if noisy is not None:
-                features = _add(features, self.noisy[place](noisy), self._preserving)
+                features = self._parts.add(features, self.noisy[place](noisy))
             features = stage(features)
         return self.head(features)  # type: ignore[no-any-return]
 
@@ -90,7 +88,3 @@ class NoisyInput(nn.Module):
     def forward(self, noisy: Float[Tensor, "n c h w"]) -> Float[Tensor, "n width a b"]:
         """Take in."""
         return self.layer(F.pixel_unshuffle(noisy, self.factor))  # type: ignore[no-any-return]
-
-
-def _add(a: Tensor, b: Tensor, preserving: bool) -> Tensor:
-    return magnitude_preserving_sum(a, b.expand_as(a)) if preserving else a + b

@@ -62,7 +62,7 @@ def _block(width: int, parts: Parts) -> Residual:
         parts.activation(),
         parts.linear(width, width, bias=False, activated=True),
     )
-    return Residual(branch, nn.Identity(), parts)
+    return Residual(branch, parts)
 
 
 def _initialised(network: _Network, body: nn.Module, parts: Parts) -> _Network:

@@ -3,9 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lsdr.gan.magnitude_preserving import AppendOne, activation_gain, magnitude_preserving
+from lsdr.gan.magnitude_preserving import (
+    AppendOne,
+    activation_gain,
+    magnitude_preserving,
+    magnitude_preserving_sum,
+)
 from lsdr.gan.models.presets import Normalization
 from lsdr.regularizers.activation_standardization import ActivationStandardization
 
@@ -51,6 +56,12 @@ class Parts:
         if self.normalization == "batch":
             return [nn.BatchNorm1d(channels) if dimensions == 1 else nn.BatchNorm2d(channels)]
         return [ActivationStandardization()] if self.normalization == "standardize" else []
+
+    def add(self, features: Tensor, more: Tensor, share: float = 0.5) -> Tensor:
+        """The sum; where layers preserve magnitudes the mean with this share, scaled so that it does as well."""
+        if not self.preserving:
+            return features + more
+        return magnitude_preserving_sum(features, more.expand_as(features), share)
 
     def ones(self) -> list[nn.Module]:
         """What stands in front of a network: a constant input in place of biases, or nothing."""

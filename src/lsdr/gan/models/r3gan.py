@@ -41,7 +41,7 @@ def r3gan_block(width: int, parts: Parts) -> Residual:
         parts.activation(),
         parts.convolution(inner, width, 1, bias=False, activated=True),
     )
-    return Residual(branch, nn.Identity(), parts)
+    return Residual(branch, parts)
 
 
 class Basis(nn.Module):
@@ -65,7 +65,7 @@ def r3gan_generator(
     denoising: bool,
     parts: Parts,
 ) -> Generator:
-    """Blocks at each size, bilinear doubling and a 1x1 convolution between them, a 1x1 convolution to the image.
+    """Blocks at each size, a 1x1 convolution and bilinear doubling between them, a 1x1 convolution to the image.
 
     Source: as `r3gan_block`. The features at the smallest size are a learned picture, weighted by the latent. Tanh
     behind the last convolution is ours: pixels are in (-1, 1).
@@ -77,7 +77,8 @@ def r3gan_generator(
     for place, width in enumerate(widths):
         doubling: list[nn.Module] = []
         for after in widths[place + 1 : place + 2]:
-            doubling = [nn.Upsample(scale_factor=2, mode="bilinear"), parts.convolution(width, after, 1, bias=False)]
+            # A 1x1 convolution is the same in front of the doubling and behind it, and cheaper in front.
+            doubling = [parts.convolution(width, after, 1, bias=False), nn.Upsample(scale_factor=2, mode="bilinear")]
         stages.append(nn.Sequential(*(r3gan_block(width, parts) for _ in range(blocks)), *doubling))
     noisy = [
         NoisyInput(channels, width, sizes[-1][0] // height, parts)

@@ -3,7 +3,6 @@
 from torch import Tensor, nn
 
 from lsdr.gan.fixup import fixup_
-from lsdr.gan.magnitude_preserving import magnitude_preserving_sum
 from lsdr.gan.models.discriminator import Discriminator
 from lsdr.gan.models.generator import Generator, NoisyInput
 from lsdr.gan.models.level_embedding import LevelEmbedding
@@ -13,21 +12,18 @@ _BRANCH_SHARE = 0.3  # Karras et al. 2024, section 2.4
 
 
 class Residual(nn.Module):
-    r"""A residual block: :math:`s(x) + f(x)`, with the shortcut s and the branch f.
+    r"""A residual block: :math:`x + f(x)`, with the branch f.
 
     Where layers preserve magnitudes, the two are averaged so that the sum does as well.
     """
 
-    def __init__(self, branch: nn.Sequential, shortcut: nn.Module, parts: Parts):
+    def __init__(self, branch: nn.Sequential, parts: Parts):
         super().__init__()
-        self.branch, self.shortcut = branch, shortcut
-        self._preserving = parts.preserving
+        self.branch, self._parts = branch, parts
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the branch to the shortcut."""
-        if self._preserving:
-            return magnitude_preserving_sum(self.shortcut(x), self.branch(x), _BRANCH_SHARE)
-        return self.shortcut(x) + self.branch(x)  # type: ignore[no-any-return]
+        """Add the branch to what it came from."""
+        return self._parts.add(x, self.branch(x), _BRANCH_SHARE)
 
 
 def initialise_residual(network: nn.Module, parts: Parts) -> None:
@@ -52,9 +48,9 @@ def resnet_generator(
         *parts.ones(), parts.linear(latent + len(parts.ones()), width * sizes[0][0] * sizes[0][1]),
         nn.Unflatten(1, (width, *sizes[0])),
     )  # fmt: skip
-    stages = [_block(width, width, nn.Upsample(scale_factor=2), None, parts) for _ in sizes[1:]]
+    stages: list[nn.Module] = [nn.Sequential(nn.Upsample(scale_factor=2), _block(width, parts)) for _ in sizes[1:]]
     if denoising:
-        stages.append(_block(width, width, None, None, parts))
+        stages.append(_block(width, parts))
     noisy = [NoisyInput(channels, width, sizes[-1][0] // height, parts) for height, _ in sizes] if denoising else []
     last = parts.last(nn.Conv2d(width, channels, 3, padding=1))
     head = nn.Sequential(*parts.norm(width, 2), parts.activation(), last, nn.Tanh())
@@ -74,8 +70,8 @@ def resnet_discriminator(
     """
     ones = parts.ones()
     inputs = channels * (2 if denoising else 1) + len(ones)
-    blocks = [_block(width, width, None, nn.AvgPool2d(2), parts) for _ in sizes[1:]]
-    blocks.append(_block(width, width, None, None, parts))
+    blocks = [layer for _ in sizes[1:] for layer in (_block(width, parts), nn.AvgPool2d(2))]
+    blocks.append(_block(width, parts))
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), parts.last(nn.Linear(width, 1)))
     body = nn.Sequential(*blocks, *parts.norm(width, 2), parts.activation())
     embedding = LevelEmbedding(width, 3, parts) if level or denoising else None
@@ -85,18 +81,20 @@ def resnet_discriminator(
     return discriminator
 
 
-def _block(inputs: int, outputs: int, before: nn.Module | None, after: nn.Module | None, parts: Parts) -> Residual:
-    """Two convolutions, activations first; resampled before the first of them or after the second."""
-    branch = [
-        *parts.norm(inputs, 2),
+def _block(width: int, parts: Parts) -> Residual:
+    """Two convolutions, activations first.
+
+    The published blocks double in front of the branch's first convolution, or halve behind its second, and do the same
+    in the shortcut. In front of the whole block, or behind it, is the same function, nearest doubling being blind to
+    what is done to single pixels and halving linear; and the block's shortcut is then the identity, as bounds of whole
+    blocks want it.
+    """
+    branch = nn.Sequential(
+        *parts.norm(width, 2),
         parts.activation(),
-        *([before] if before else []),
-        parts.convolution(inputs, outputs, 3, activated=True),
-        *(parts.norm(outputs, 2) if parts.normalization == "batch" else []),
+        parts.convolution(width, width, 3, activated=True),
+        *(parts.norm(width, 2) if parts.normalization == "batch" else []),
         parts.activation(),
-        parts.convolution(outputs, outputs, 3, bias=False, activated=True),
-        *([after] if after else []),
-    ]
-    resampling = [each for each in (before, after) if each]
-    shortcut = nn.Sequential(*resampling) if resampling else nn.Identity()
-    return Residual(nn.Sequential(*branch), shortcut, parts)
+        parts.convolution(width, width, 3, bias=False, activated=True),
+    )
+    return Residual(branch, parts)
