@@ -15,7 +15,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SMALL = "--steps 4 --batch-size 4 --limit 1500 --samples 4 --sampler-steps 2 --heldout-images 4 --train-images 16 "
 SMALL += "--sensitivity-images 1 --lyapunov-images 0 --operator-images 0 --extractor-steps 1 --checkpoint-every 2 "
 SMALL += "--trackers"
-SMALL_GAN = "--steps 4 --batch-size 16 --examples 400 --samples 40 --train-examples 40 --heldout-examples 40 --paths 2 --trackers"
+SMALL_GAN = "--steps 4 --batch-size 16 --examples 400 --samples 40 --train-examples 40 --heldout-examples 40 --paths 2 "
+SMALL_GAN += "--trackers"
 SMALL_PIPELINE = "--resolution 64 --rank 2 --steps 2 --batch-size 2 --validation-steps 1 --trackers"
 
 
