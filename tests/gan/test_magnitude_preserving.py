@@ -127,3 +127,9 @@ def test_what_cannot_preserve_magnitudes_is_refused():
         magnitude_preserving(nn.Linear(3, 4))
     with pytest.raises(ValueError, match="gain must be"):
         magnitude_preserving(nn.Linear(3, 4, bias=False), -1.0)
+
+
+def test_a_residual_block_takes_three_tenths_of_its_branch():
+    block = Residual(nn.Sequential(nn.Tanh()), Parts("magnitude_preserving"))
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(block(x), (0.7 * x + 0.3 * x.tanh()) / math.hypot(0.7, 0.3))

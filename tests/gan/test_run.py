@@ -173,13 +173,22 @@ def test_a_diverged_run_has_a_result(tmp_path):
 
 
 @pytest.mark.parametrize("found", [0.0, 1.0])
-def test_a_run_that_ends_without_a_good_sample_has_diverged(tmp_path, monkeypatch, found):
+def test_what_was_lost_on_the_way_counts_and_so_does_an_end_without_a_good_sample(tmp_path, monkeypatch, found):
     def measured(*given, **options):
         return {"high_quality": 1 - found, "diverged": found}, {}, torch.zeros(5, 2)
 
+    shares = iter([(0.0, 0.1), (5.0, 0.9), (4.0, 0.8), (8.0, 0.7)])
+
+    def evaluated(task, model):
+        return dict(zip(("modes", "high_quality"), next(shares), strict=True))
+
     monkeypatch.setattr("lsdr.gan.finish.measure_points", measured)
-    assert run(small.config(training={"steps": 1}), (), tmp_path).status == "finished"
-    assert runs.read_json(tmp_path / "measures.json")["diverged"] == found
+    monkeypatch.setattr("lsdr.gan.task.GanTask.evaluate", evaluated)
+    assert run(small.config(training={"steps": 4, "evaluate_every": 1}), (), tmp_path).status == "finished"
+    measures = runs.read_json(tmp_path / "measures.json")
+    assert measures["diverged"] == found
+    assert measures["modes_lowest"] == 4  # in the second half
+    assert measures["high_quality_fall"] == pytest.approx(0.2)
 
 
 def test_a_crash_is_recorded_and_raised(tmp_path):
@@ -203,6 +212,8 @@ def test_a_crash_is_recorded_and_raised(tmp_path):
         ({"flip": True}, "flip mirrors images, and ring are points"),
         ({"model": "dcgan"}, "dcgan"),
         ({"data": "digits", "limit": 12}, "measuring needs"),
+        ({"size": 8}, "size=8 is for images, and ring is drawn"),
+        ({"data": "stacked-digits", "limit": 9}, "limit=9 is for images"),
         ({"examples": 4}, "a batch of 8 is larger"),
         ({"data": "rings"}, "there is no rings"),
     ],

@@ -14,19 +14,24 @@ def digits():
     return torch.tensor(data.images, dtype=torch.float32)[:, None] / 8 - 1, torch.tensor(data.target)
 
 
+@pytest.fixture(scope="module")
+def learned(digits):
+    """One that has learned the digits' classes."""
+    return train_feature_extractor(*digits, steps=100)
+
+
 def weights(trained):
     return torch.cat([parameter.flatten() for parameter in trained.extractor.parameters()])
 
 
-def test_it_learns_classes_it_has_not_seen(digits):
-    trained = train_feature_extractor(*digits, steps=150)
-    assert trained.task == "labels"
-    assert trained.accuracy > 0.93
-    assert 0.1 <= trained.chance < 0.2
+def test_it_learns_classes_it_has_not_seen(learned):
+    assert learned.task == "labels"
+    assert learned.accuracy > 0.93
+    assert 0.1 <= learned.chance < 0.2
 
 
 def test_without_labels_it_learns_rotations(digits):
-    trained = train_feature_extractor(digits[0], steps=150)
+    trained = train_feature_extractor(digits[0], steps=100)
     assert trained.task == "rotation"
     assert trained.chance == 0.25
     assert trained.accuracy > 0.7
@@ -36,17 +41,16 @@ def test_its_accuracy_is_of_images_kept_out():
     # Random labels can be learned by heart but not guessed.
     images = torch.randn(50, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(2, (50,), generator=torch.Generator().manual_seed(1))
-    trained = train_feature_extractor(images, labels, steps=300)
+    trained = train_feature_extractor(images, labels, steps=100)
     by_heart = (trained.extractor.logits(images).argmax(1) == labels).float().mean()
     assert by_heart > 0.8
     assert trained.accuracy < 0.8
 
 
-def test_its_features_tell_worse_samples(digits):
-    images, labels = digits
-    extractor = train_feature_extractor(images, labels, steps=150).extractor
-    noise = torch.randn(images[::2].shape, generator=torch.Generator().manual_seed(0))
-    values = [feature_distance(images[::2] + s * noise, images[1::2], extractor).fid for s in (0.0, 0.5, 1.0)]
+def test_its_features_tell_worse_samples(digits, learned):
+    images, others = digits[0][::2], digits[0][1::2]
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    values = [feature_distance(images + s * noise, others, learned.extractor).fid for s in (0.0, 0.5, 1.0)]
     assert values[0] * 2 < values[1] < values[2] / 2
 
 

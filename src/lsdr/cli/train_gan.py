@@ -30,11 +30,11 @@ class TrainGan:
     out: Path = Path("runs/gan")
     """Folder of the run."""
     method: str = "options"
-    """options (what the options say: by default relativistic pairing with R1 and R2), or a method that sets losses,
-    penalties, noise and normalization itself: baseline (the plain GAN), gan_r1_r2, relativistic_r1_r2, packing,
-    adaptive_noise, denoising, spectral_normalization, spectral_noise, standardization and the others of `lsdr compare
-    gan`; NAME@NUMBER sets a method's number; package.module:function names a function of yours that returns a tuple of
-    regularizers or a Method."""
+    """options (what the options say: by default relativistic pairing with R1, R2 and noise at the discriminator), or a
+    method that sets losses, penalties, noise and normalization itself: baseline (the plain GAN), gan_r1_r2,
+    relativistic_r1_r2, packing, adaptive_noise, denoising, spectral_normalization, spectral_noise, standardization and
+    the others of `lsdr compare gan`; NAME@NUMBER sets a method's number; package.module:function names a function of
+    yours that returns a tuple of regularizers or a Method."""
     resume: bool = False
     """Go on from the newest checkpoint in --out; on a CPU the result is bitwise that of a run never interrupted."""
     config: GanConfig = field(default_factory=GanConfig)

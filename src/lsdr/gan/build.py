@@ -76,12 +76,14 @@ def load_data(config: GanConfig) -> Data:
         ValueError: If there are too few examples, or they cannot be read.
     """
     if config.data in MIXTURES:
+        _refuse(config, "size", "channels", "limit")
         mixture = MIXTURES[config.data]
         aside = max(_LEAST, round(config.holdout * config.examples))
         train, heldout = MixtureDataset(mixture, config.examples, seed=0), MixtureDataset(mixture, aside, seed=1)
         check_fits(len(train), config.training.batch_size)
         return Data(train, heldout, train.shape, train.name, mixture)
     if config.data.startswith("stacked"):
+        _refuse(config, "channels", "limit")
         aside = max(_LEAST, round(config.holdout * config.examples))
         load = partial(load_stacked, config.data, size=config.size, holdout=config.holdout)
         pictures, unseen = load(config.examples, part="train"), load(aside, part="heldout")
@@ -98,6 +100,16 @@ def load_data(config: GanConfig) -> Data:
             f"{_LEAST} and 2, so give more images or another --holdout"
         )
     return Data(parts[0], parts[1], images.shape, images.name, classes=images.classes, problems=images.problem_summary)
+
+
+def _refuse(config: GanConfig, *names: str) -> None:
+    """Stop at options that would be ignored."""
+    for name in names:
+        if getattr(config, name) is not None:
+            raise ValueError(
+                f"{name}={getattr(config, name)} is for images, and {config.data} is drawn; leave it out, and choose "
+                "how much is drawn with examples"
+            )
 
 
 def examples(dataset: Any, count: int, device: torch.device) -> Examples:

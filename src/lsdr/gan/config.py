@@ -130,7 +130,8 @@ class GanConfig:
         if self.denoising and (self.discriminator_noise or self.packing > 1 or self.consistency):
             raise ValueError(
                 "with generator_noise=data the discriminator judges noisy examples step by step already: "
-                "switch discriminator_noise, packing and consistency off, or choose another generator_noise"
+                "switch off discriminator_noise (--no-discriminator-noise), packing and consistency, or choose another "
+                "generator_noise"
             )
         batch, parts = self.training.batch_size, self.packing * self.training.accumulate
         if self.packing > 1 and batch % parts:

@@ -38,7 +38,7 @@ def finish(config: GanConfig, directory: Path, task: GanTask, data: Data, outcom
     Args:
         config: What was trained.
         directory: The run's folder.
-        task: The task with a model as it was built; its weights are replaced.
+        task: The task; its players' weights are replaced.
         data: Its data.
         outcome: How training ended.
     """

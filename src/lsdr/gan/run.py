@@ -1,10 +1,8 @@
 """One GAN run, from options to measures, in one folder."""
 
-import copy
 import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -56,8 +54,6 @@ def run(
         task = build_task(config, data, accelerator.device)
         if accelerator.is_main_process:
             runs.write_json(directory / "generator.json", describe_players(config, task.gan))
-        # Training hooks its model; what is measured afterwards is a model as it was built.
-        untouched = replace(task, model=copy.deepcopy(task.model))
         with training_bar(config.training.steps, show=show_progress and accelerator.is_main_process) as on_step:
             outcome = train(
                 task,
@@ -70,7 +66,7 @@ def run(
             )
         if accelerator.is_main_process:
             if outcome.over:
-                finish(config, directory, untouched, data, outcome)
+                finish(config, directory, task, data, outcome)
             (directory / "crash.txt").unlink(missing_ok=True)  # of an earlier try
             runs.record_status(directory, outcome.status, outcome.message)
     except Exception as error:

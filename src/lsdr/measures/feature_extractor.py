@@ -1,6 +1,7 @@
 """A small classifier trained on the data, whose features are the yardstick where no Inception weights are at hand."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lsdr.measures.small_classifier import blank, fit, initialise
 from lsdr.runs import atomic, read_json, write_json
 
 _WIDTHS = (32, 64, 64)
@@ -74,7 +76,7 @@ class TrainedExtractor:
     def load(cls, folder: Path) -> "TrainedExtractor":
         """Read what `save` wrote."""
         facts = read_json(folder / "extractor.json")
-        extractor = _blank(facts["channels"], facts["classes"])
+        extractor = blank(partial(FeatureExtractor, facts["channels"], facts["classes"]))
         extractor.load_state_dict(load_file(folder / "extractor.safetensors"))
         return cls(extractor.eval().requires_grad_(False), facts["task"], facts["accuracy"], facts["chance"])
 
@@ -127,19 +129,14 @@ def train_feature_extractor(
     images = images.detach().float()
     order = torch.randperm(len(images), generator=generator).to(images.device)
     kept_out, training = order[: len(order) // 5], order[len(order) // 5 :]
-    extractor = _blank(images.shape[1], classes).to(images.device)
-    _initialise(extractor, generator)
-    optimizer = torch.optim.AdamW(extractor.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=max(steps, 2))
-    with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-        for _ in range(steps):
-            pick = torch.randint(len(training), (batch,), generator=generator).to(images.device)
-            examples, targets = _task(images, labels, training[pick], generator)
-            loss = F.cross_entropy(extractor.logits(examples), targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    extractor = blank(partial(FeatureExtractor, images.shape[1], classes)).to(images.device)
+    initialise(extractor, generator)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        pick = torch.randint(len(training), (batch,), generator=generator).to(images.device)
+        return _task(images, labels, training[pick], generator)
+
+    fit(extractor.logits, extractor.parameters(), draw, steps)
     extractor.eval().requires_grad_(False)
     right = 0
     for rows in kept_out.split(256):
@@ -165,23 +162,3 @@ def _task(images: Tensor, labels: Tensor | None, rows: Tensor, generator: torch.
     turns = torch.randint(4, (len(rows),), generator=generator).to(images.device)
     turned = torch.stack([square.rot90(quarter, (2, 3)) for quarter in range(4)])
     return turned[turns, torch.arange(len(rows), device=images.device)], turns
-
-
-def _blank(channels: int, classes: int) -> FeatureExtractor:
-    """An extractor with memory but no values: built without drawing from the global generator."""
-    with torch.device("meta"):
-        extractor = FeatureExtractor(channels, classes)
-    return extractor.to_empty(device="cpu")
-
-
-def _initialise(extractor: FeatureExtractor, generator: torch.Generator) -> None:
-    """He initialisation, drawn on the CPU from `generator` alone."""
-    for parameter in extractor.parameters():
-        if parameter.ndim > 1:
-            scale = (2 / parameter[0].numel()) ** 0.5
-            parameter.data.copy_(scale * torch.randn(parameter.shape, generator=generator))
-        else:
-            parameter.data.zero_()
-    for norm in extractor.norms:
-        assert isinstance(norm, nn.GroupNorm)
-        norm.weight.data.fill_(1)

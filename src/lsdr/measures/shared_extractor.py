@@ -6,6 +6,7 @@ import torch
 
 from lsdr.data.subset import Images
 from lsdr.measures.feature_extractor import TrainedExtractor, train_feature_extractor
+from lsdr.measures.small_classifier import shared_folder
 
 
 def shared_extractor(directory: Path, images: Images, steps: int, device: torch.device) -> TrainedExtractor:
@@ -19,8 +20,7 @@ def shared_extractor(directory: Path, images: Images, steps: int, device: torch.
         steps: Training steps, then.
         device: Where it is to be.
     """
-    root = directory.parent.parent
-    folder = root if (root / "experiment.json").exists() else directory
+    folder = shared_folder(directory)
     if not (folder / "extractor.json").exists():
         train_feature_extractor(images.pixels, images.labels, steps=steps).save(folder)
     loaded = TrainedExtractor.load(folder)

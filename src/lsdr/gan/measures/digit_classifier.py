@@ -1,6 +1,7 @@
 """A small classifier of single digits, which tells the thousand classes of stacked digits apart."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,12 +12,12 @@ from torch.nn import functional as F
 
 from lsdr.data.subset import to_pixels
 from lsdr.gan.stacked import StackedDataset, stacked_label
+from lsdr.measures.small_classifier import blank, fit, initialise, shared_folder
 from lsdr.runs import atomic, read_json, write_json
 
 _SIDE = 28  # larger digits are scaled down: they show no more
 _WIDTHS = (16, 32)
 _BATCH = 64
-_RATE = 3e-3
 _CHUNK = 1024  # pictures classified at once
 
 
@@ -74,7 +75,7 @@ class TrainedDigitClassifier:
     def load(cls, folder: Path) -> "TrainedDigitClassifier":
         """Read what `save` wrote."""
         facts = read_json(folder / "digit_classifier.json")
-        classifier = _blank(facts["side"])
+        classifier = blank(partial(DigitClassifier, facts["side"]))
         classifier.load_state_dict(load_file(folder / "digit_classifier.safetensors"))
         return cls(classifier.eval().requires_grad_(False), facts["accuracy"])
 
@@ -103,21 +104,15 @@ def train_digit_classifier(
     if height != width or height < 4:
         raise ValueError(f"expected square digits of at least 4x4 pixels, got {height}x{width}")
     generator = torch.Generator().manual_seed(seed)
-    classifier = _blank(width)
-    for parameter in classifier.parameters():
-        scale = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.0
-        parameter.data.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    classifier = blank(partial(DigitClassifier, width))
+    initialise(classifier, generator)
     digits, labels = to_pixels(train.digits[:, None]), train.digit_labels
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=_RATE, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=_RATE, total_steps=max(steps, 2))
-    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        for _ in range(steps):
-            pick = torch.randint(len(digits), (_BATCH,), generator=generator)
-            loss = F.cross_entropy(classifier(digits[pick]), labels[pick])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+
+    def draw() -> tuple[Tensor, Tensor]:
+        pick = torch.randint(len(digits), (_BATCH,), generator=generator)
+        return digits[pick], labels[pick]
+
+    fit(classifier, classifier.parameters(), draw, steps)
     classifier.eval().requires_grad_(False)
     read = torch.cat([classifier(part).argmax(1) for part in to_pixels(heldout.digits[:, None]).split(_CHUNK)])
     return TrainedDigitClassifier(classifier, float((read == heldout.digit_labels).double().mean()))
@@ -134,17 +129,9 @@ def shared_digit_classifier(
         heldout: What to test it on, then.
         device: Where it is to be.
     """
-    root = directory.parent.parent
-    folder = root if (root / "experiment.json").exists() else directory
+    folder = shared_folder(directory)
     if not (folder / "digit_classifier.json").exists():
         train_digit_classifier(train, heldout).save(folder)
     loaded = TrainedDigitClassifier.load(folder)
     loaded.classifier.to(device)
     return loaded
-
-
-def _blank(side: int) -> DigitClassifier:
-    """A classifier with memory but no values: built without drawing from the global generator."""
-    with torch.device("meta"):
-        classifier = DigitClassifier(side)
-    return classifier.to_empty(device="cpu")

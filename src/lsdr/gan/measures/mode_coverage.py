@@ -1,6 +1,5 @@
 """Modes captured, high-quality samples, reverse KL: is this mode collapse?"""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +62,7 @@ def mode_coverage(samples: Float[Tensor, "n d"], mixture: Mixture) -> ModeCovera
         ValueError: If there is no sample, or it has another number of coordinates than the mixture.
 
     Example:
+        >>> import math
         >>> from lsdr.gan.mixtures import MIXTURES
         >>> grid = MIXTURES["grid"]
         >>> found = mode_coverage(grid.means[:5].repeat(20, 1), grid)  # a generator that knows 5 of 25 modes
@@ -107,6 +107,7 @@ def class_coverage(labels: Int[Tensor, " n"], classes: int) -> ModeCoverage:
         ValueError: If there is no label or no class.
 
     Example:
+        >>> import math
         >>> found = class_coverage(torch.tensor([7, 7, 7, 7]), classes=10)  # a generator that always draws a seven
         >>> found.modes, found.reverse_kl == math.log(10)
         (1, True)
@@ -126,12 +127,17 @@ def class_coverage(labels: Int[Tensor, " n"], classes: int) -> ModeCoverage:
 
 def reverse_kl(counts: Int[Tensor, " modes"]) -> float | None:
     """KL divergence of counts from the uniform distribution, in nats; None if they are all zero."""
-    total = float(counts.sum())
+    total = counts.double().sum()
     if total == 0:
         return None
-    share = counts.double() / total
-    # 0 ln 0 is 0; rounding may leave a uniform histogram a hair below zero.
-    return max(0.0, math.log(len(counts)) + float(torch.special.xlogy(share, share).sum()))
+    return float(divergence(counts.double() / total, torch.full_like(total, 1 / len(counts))))
+
+
+def divergence(share: Float[Tensor, "*batch bins"], reference: Float[Tensor, "*bins"]) -> Float[Tensor, "*batch"]:
+    """KL divergence, in nats, of distributions from a reference, one number a bin or one for all bins; 0 ln 0 is 0."""
+    # Rounding may leave a distribution that is the reference a hair below zero.
+    found: Tensor = torch.special.xlogy(share, share / reference).sum(-1).clamp_min(0)
+    return found
 
 
 def tail_mass(dimensions: int) -> float:
@@ -140,10 +146,13 @@ def tail_mass(dimensions: int) -> float:
     return float(torch.special.gammaincc(half[0], half[1]))
 
 
+def mixture_shares(modes: int, tail: float) -> Float[Tensor, " bins"]:
+    """What a mixture puts into each bin, float64: first that of samples of no mode, then the modes, all alike."""
+    return torch.tensor([tail] + [(1 - tail) / modes] * modes, dtype=torch.float64)
+
+
 def _reverse_kl_all(counts: Tensor, total: int, tail: float) -> float:
     """KL divergence of all samples, with a bin for those of no mode, from what the mixture puts into each bin."""
-    expected = torch.full((len(counts) + 1,), (1 - tail) / len(counts), dtype=torch.float64)
-    expected[0] = tail
     off = torch.tensor([total - int(counts.sum())])
     share = torch.cat([off, counts.cpu()]).double() / total
-    return max(0.0, float(torch.special.xlogy(share, share / expected).sum()))
+    return float(divergence(share, mixture_shares(len(counts), tail)))

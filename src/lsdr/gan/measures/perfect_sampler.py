@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lsdr.gan.measures.mode_coverage import tail_mass
+from lsdr.gan.measures.mode_coverage import divergence, mixture_shares, tail_mass
 from lsdr.gan.mixtures import Mixture
 
 
@@ -68,18 +68,18 @@ def perfect_sampler(
         )
     off = tail or 0.0
     bins = np.concatenate([[off], share / share.sum() * (1 - off)])
-    counts = np.random.default_rng(seed).multinomial(samples, bins, size=trials)
+    counts = torch.from_numpy(np.random.default_rng(seed).multinomial(samples, bins, size=trials)).double()
     kept = counts[:, 1:]
     total = kept.sum(1)
     some = total > 0  # the reverse KL of no sample is not defined
-    uniform = np.full(len(share), 1 / len(share))
+    uniform = torch.tensor(1 / len(share), dtype=torch.float64)
     return PerfectSampler(
         modes=_estimate((kept > 0).sum(1)),
         high_quality=None if tail is None else _estimate(total / samples),
-        reverse_kl=_estimate(_divergence(kept[some] / total[some, None], uniform)),
+        reverse_kl=_estimate(divergence(kept[some] / total[some, None], uniform)),
         reverse_kl_all=None
         if tail is None
-        else _estimate(_divergence(counts / samples, np.concatenate([[off], uniform * (1 - off)]))),
+        else _estimate(divergence(counts / samples, mixture_shares(len(share), tail))),
     )
 
 
@@ -95,12 +95,5 @@ def perfect_mixture_sampler(mixture: Mixture, samples: int) -> PerfectSampler:
     return perfect_sampler(equal, samples, tail=tail_mass(mixture.dimensions))
 
 
-def _divergence(share: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """KL divergence in nats of each row from a reference; 0 ln 0 is 0."""
-    ratio = np.divide(share, reference, out=np.ones_like(share), where=share > 0)
-    divergence: np.ndarray = np.maximum((share * np.log(ratio)).sum(1), 0.0)
-    return divergence
-
-
-def _estimate(values: np.ndarray) -> Estimate:
-    return Estimate(float(values.mean()), float(values.std(ddof=1)))
+def _estimate(values: Tensor) -> Estimate:
+    return Estimate(float(values.double().mean()), float(values.double().std()))

@@ -122,9 +122,11 @@ def _images(
 def _kind(shape: tuple[int, ...]) -> Literal["points", "images"]:
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise ValueError(f"an example is a point (d,) or an image (channels, height, width), got shape {shape}")
+    least = max(_LEAST_SIZE, min(shape[-2:]) // 2 * 2)
     if len(shape) == 3 and (min(shape[1:]) < _LEAST_SIZE or shape[1] % 2 or shape[2] % 2):
         raise ValueError(
-            f"images must have even sides of at least {_LEAST_SIZE}, got {shape[1]}x{shape[2]}: scale or crop them"
+            f"images must have even sides of at least {_LEAST_SIZE}, got {shape[1]}x{shape[2]}: choose another "
+            f"size, for example size={least} (--size {least})"
         )
     return "points" if len(shape) == 1 else "images"
 
