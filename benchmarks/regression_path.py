@@ -5,8 +5,9 @@ scikit-learn's RFE and RFECV, a loop of statsmodels fits, abess over all sizes; 
 [X, y]. One process, one thread, CPU seconds (peers that take minutes run once, the others interleaved; medians). The
 order of removal is compared with the loop's at every step.
 
-Part 2, a Parquet table of 1e7 x 30: our one pass beside polars reading the same columns by batches, wall seconds; and
-the peak memory of each in a process of its own.
+Part 2, a Parquet table of 1e7 x 30, written by pyarrow (which polars decodes with one thread, as pages start with a
+dictionary) and again by polars (which it decodes with all): our one pass beside polars reading the same columns by
+batches, wall seconds; and the peak memory of each in a process of its own.
 
 Run `python benchmarks/regression_path.py [--quick] [--repetitions 7] [--part 1|2]`; appends to
 benchmarks/results/regression_path.jsonl. The whole takes about 40 minutes; --quick (small tables, a few of the loop's
@@ -14,12 +15,13 @@ fits scaled up) a minute, and goes to no file.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,7 +71,8 @@ def main() -> None:
                 record(in_memory(rows, columns, options.repetitions, options.quick), options.quick)
     if options.part in (None, 2):
         rows = 400_000 if options.quick else 10_000_000
-        record(from_parquet(rows, 30, options.repetitions), options.quick)
+        for result in from_parquet(rows, 30, options.repetitions):
+            record(result, options.quick)
 
 
 def record(result: dict[str, Any], quick: bool) -> None:
@@ -207,25 +210,37 @@ def interleave(
     return {name: median(values) for name, values in times.items()}
 
 
-def from_parquet(rows: int, columns: int, repetitions: int) -> dict[str, Any]:
-    """Time our pass over a Parquet table beside polars reading it, and measure the memory of both."""
+def from_parquet(rows: int, columns: int, repetitions: int) -> Iterator[dict[str, Any]]:
+    """Time our pass over a Parquet table, by two writers, beside polars reading it; and measure the memory of both."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "table.parquet"
-        write_parquet(file, rows, columns)
-        size = file.stat().st_size
-        readers = {name: (lambda read=read: read(file)) for name, read in READERS.items() if name != "nothing"}
-        seconds = interleave(readers, min(repetitions, 5), time.perf_counter)
-        cpu = {f"{name}, CPU": timed(read).seconds for name, read in readers.items()}
-        peaks = {name: peak_memory(name, file) for name in READERS}
+        by_pyarrow, by_polars = Path(folder) / "pyarrow.parquet", Path(folder) / "polars.parquet"
+        write_parquet(by_pyarrow, rows, columns)
+        yield one_file(by_pyarrow, "pyarrow", rows, columns, repetitions)
+        pl.scan_parquet(by_pyarrow).sink_parquet(by_polars)
+        by_pyarrow.unlink()
+        yield one_file(by_polars, "polars", rows, columns, repetitions)
+
+
+def one_file(file: Path, writer: str, rows: int, columns: int, repetitions: int) -> dict[str, Any]:
+    """Everything about one file."""
+    readers = {name: (lambda read=read: read(file)) for name, read in READERS.items() if name != "nothing"}
+    load = os.getloadavg()[0]
+    seconds = interleave(readers, repetitions, time.perf_counter)
+    cpu = {f"{name}, CPU": timed(read).seconds for name, read in readers.items()}
+    peaks = {name: peak_memory(name, file) for name in READERS}
     base = seconds["polars reading by batches"]
     ratios = {
         "ours / polars reading": seconds["ours"] / base,
         "ours with all defaults / polars reading": seconds["ours with 5 folds and honest half"] / base,
         "ours / polars reading, CPU": cpu["ours, CPU"] / cpu["polars reading by batches, CPU"],
     }
-    facts = {"file, MB": round(size / 1e6), **{f"peak memory, {name}, MB": value for name, value in peaks.items()}}
-    return {"what": "Parquet, wall seconds", "rows": rows, "columns": columns, "repetitions": min(repetitions, 5),
-            "seconds": seconds | cpu, "ratios": ratios, "facts": facts}  # fmt: skip
+    facts = {
+        "file, MB": round(file.stat().st_size / 1e6),
+        "load of the machine before": round(load, 1),
+        **{f"peak memory, {name}, MB": value for name, value in peaks.items()},
+    }
+    return {"what": f"Parquet written by {writer}, wall seconds", "rows": rows, "columns": columns,
+            "repetitions": repetitions, "seconds": seconds | cpu, "ratios": ratios, "facts": facts}  # fmt: skip
 
 
 def write_parquet(file: Path, rows: int, columns: int, chunk: int = 250_000) -> None:

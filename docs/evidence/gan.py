@@ -24,7 +24,7 @@ MORE_RATES = (1e-4, 1e-2)
 TUNING_SEED = 100
 # Batches that both tasks of points share, and what is not looked at while they train.
 COMMON = ("--evaluate-every", "500", "--monitor-every", "1000", "--sample-every", "0", "--checkpoint-every", "2000")
-STEPS = {"grid": 4000, "ring": 3000}
+STEPS = {"grid": 6000, "ring": 4000}
 STACKED = ("baseline", "relativistic_r1_r2", "packing@2", "standardization", "denoising", "adaptive_noise")
 
 

@@ -5,6 +5,7 @@ import torch
 from lsdr.gan.build import build_task, load_data
 from lsdr.gan.config import GanConfig
 from lsdr.gan.measures.config import GanMeasureConfig
+from lsdr.gan.mixtures import MIXTURES
 from lsdr.training.config import TrainingConfig
 from lsdr.training.order import stream_seed
 
@@ -37,7 +38,8 @@ def config(training=None, **options):
         **(training or {}),
     }
     noise = {"discriminator_noise": False, "noise_strength": None, "noise_clean": 0.5}
-    given = {"examples": 200, "training": TrainingConfig(**settings), "measure": TINY}
+    small = {"model": "mlp"} if options.get("data", "ring") in MIXTURES else {}
+    given = {"examples": 200, "training": TrainingConfig(**settings), "measure": TINY, **small}
     return GanConfig(**{**noise, **given, **options})
 
 

@@ -15,6 +15,8 @@ from lsdr.gan.magnitude_preserving import (
     magnitude_preserving_sum,
 )
 from lsdr.gan.models.build import build_players
+from lsdr.gan.models.parts import Parts
+from lsdr.gan.models.residual import Residual
 from lsdr.layers.weight import read_weight
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from lsdr.regression import backward_elimination as module
 from lsdr.regression.backward_elimination import backward_elimination
 from lsdr.regression.blocks import halves
 from lsdr.regression.plan import make_plan
@@ -505,3 +507,17 @@ def test_a_model_of_groups_predicts_from_an_array_of_the_data():
     model = backward_elimination((X, y), "y", groups={"g": ["x1", "x2"]}, keep=3).model()
     fitted = np.column_stack([np.ones(200), X]) @ np.linalg.lstsq(np.column_stack([np.ones(200), X]), y, rcond=None)[0]
     np.testing.assert_allclose(model.predict(X), fitted, rtol=1e-9, atol=1e-12)
+
+
+def test_nothing_is_computed_by_threads_that_wait_for_each_other(monkeypatch):
+    seen, assemble = [], module.assemble
+
+    def watched(*given):
+        seen.extend(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return assemble(*given)
+
+    monkeypatch.setattr(module, "assemble", watched)
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    with threadpool_limits(2):
+        backward_elimination((x, x.sum(1)), "y")
+    assert set(seen) == {1}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lsdr.regression.batch import Batch, Tally
+from lsdr.regression.batch import Batch, Tally, rows_of
 
 COLUMNS = (("a", ""), ("b", ""))
 
@@ -20,6 +20,11 @@ def batch(n=4, weights=None, clusters=None, blocks=None, **options):
             r"y must have shape \(4,\)",
             lambda: Batch(COLUMNS, np.ones((4, 2)), np.ones(3), None, None, np.zeros(4, int)),
         ),
+        ("1 columns, but 2 names", lambda: Batch(COLUMNS, (np.ones(4),), np.ones(4), None, None, np.zeros(4, int))),
+        (
+            r"a column must have shape \(4,\)",
+            lambda: Batch(COLUMNS, (np.ones(4), np.ones(3)), np.ones(4), None, None, np.zeros(4, int)),
+        ),
         (r"weights must have shape \(4,\)", lambda: batch(weights=[1, 2])),
         (r"clusters must have shape \(4,\)", lambda: batch(clusters=np.array(["a"]))),
         (r"blocks must have shape \(4,\)", lambda: batch(blocks=[0, 1])),
@@ -28,6 +33,14 @@ def batch(n=4, weights=None, clusters=None, blocks=None, **options):
 def test_shapes_are_checked(message, make):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_columns_one_by_one_are_a_matrix_too():
+    x = np.arange(8.0).reshape(4, 2)
+    for values in (x, tuple(x.T)):
+        found = Batch(COLUMNS, values, np.ones(4), None, None, np.zeros(4, int))
+        np.testing.assert_array_equal(found.x, x)
+        np.testing.assert_array_equal(rows_of(found.values, np.array([3, 1])), x[[3, 1]])
 
 
 def test_a_tally_counts_rows_weights_and_missing_values():

@@ -12,6 +12,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 import pytest
 
+from lsdr.regression import engine_ray
 from lsdr.regression.gram import Gram
 from lsdr.regression.one_pass import one_pass
 from lsdr.regression.plan import make_plan
@@ -64,14 +65,16 @@ def bits(gram):
     return gram.columns, total.mean.tobytes(), total.cross.tobytes(), gram._cross.tobytes(), gram.rows.tobytes()
 
 
-@pytest.mark.parametrize("kind", ["parquet", "table", "arrays", "iterator", "csv"])
+@pytest.mark.parametrize("kind", ["parquet", "numbers", "table", "arrays", "iterator", "csv"])
 def test_every_engine_and_number_of_workers_gives_the_same_bits(table, tmp_path, kind):
     rows = pq.read_table(table).slice(0, 70_000)
     x = np.c_[rows["x0"], rows["x1"]]
     if kind == "csv":
         arrow_csv.write_csv(rows, tmp_path / "t.csv")
+    pq.write_table(rows.drop_columns("town"), tmp_path / "numbers.parquet", row_group_size=30_000)
     make = {
         "parquet": lambda: table,
+        "numbers": lambda: tmp_path / "numbers.parquet",  # which polars decodes
         "table": lambda: rows,
         "arrays": lambda: (x, rows["y"].to_numpy()),
         "iterator": lambda: iter(rows.to_batches(max_chunksize=9999)),
@@ -180,3 +183,30 @@ def alive(process):
         return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
+
+
+def test_ray_is_told_that_its_tokens_are_meant(tmp_path):
+    """It warns of them where it is not."""
+    (tmp_path / "ray.py").write_text("import os; mode = os.environ['RAY_AUTH_MODE']; is_initialized = lambda: True")
+    code = "from lsdr.regression.engine_ray import _started; print(_started(None).mode)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+        environment.pop(name, None)
+    found = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert found.stdout == "token\n"
+
+
+def test_ctrl_c_waits_until_ray_has_started():
+    done = []
+
+    def start(interrupted):
+        with engine_ray._interrupts_later():
+            if interrupted:
+                os.kill(os.getpid(), signal.SIGINT)
+            done.append(interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        start(interrupted=True)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    start(interrupted=False)
+    assert done == [True, False]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lsdr.regression import block_products
 from lsdr.regression.batch import Batch
 from lsdr.regression.gram import Gram
 
@@ -73,6 +74,37 @@ def test_every_union_of_blocks_is_what_its_rows_say(weighted, order):
     np.testing.assert_allclose(gram.weights, np.bincount(block, weights, minlength=4), rtol=1e-14)
     np.testing.assert_array_equal(gram.observations, gram.rows)
     np.testing.assert_array_equal(gram.total().cross, gram.total(range(4)).cross)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("level", [0.0, 1e6])
+def test_columns_one_by_one_make_the_state_that_rows_make(weighted, blocks, level, monkeypatch):
+    """In chunks and groups of blocks so small that there are several, a column of another batch missing in both."""
+    monkeypatch.setattr(block_products, "_CHUNK_NUMBERS", 1)
+    monkeypatch.setattr(block_products, "_LEAST_CHUNK_ROWS", 37)
+    monkeypatch.setattr(block_products, "_HANDED_NUMBERS", 2 * 7**2)
+    x, y, block = table(150, 4, blocks=blocks, level=level)
+    block[:80] = 0
+    x[:, 2] = level + (block == 0) * (np.arange(150) % 5)  # constant in the other blocks
+    weights = np.random.default_rng(4).uniform(0, 2, 150) * (np.arange(150) % 9 > 0) if weighted else None
+    first = np.column_stack([x[:5], np.arange(5.0)])
+    states = []
+    for values in (x, tuple(x.T.copy())):
+        state = Gram(blocks)
+        state.add(Batch((*columns(4), ("z", "")), first, y[:5], None, None, block[:5]))
+        state.add(Batch(columns(4), values, y, weights, None, block))
+        states.append(state)
+    z = np.column_stack([np.r_[first, np.column_stack([x, np.zeros(150)])], np.r_[y[:5], y]])
+    w = np.r_[np.ones(5), np.ones(150) if weights is None else weights]
+    for number in range(blocks):
+        mean, cross = exact(*(each[np.r_[block[:5], block] == number] for each in (z, w)))
+        scale = np.sqrt(np.outer(np.diagonal(cross), np.diagonal(cross)))
+        for state in states:
+            moments = state.total([number])
+            np.testing.assert_allclose(moments.mean, mean, rtol=1e-14, atol=1e-14)
+            assert (np.abs(moments.cross - cross) <= 1e-13 * scale).all()
+    np.testing.assert_array_equal(states[0].rows, states[1].rows)
 
 
 def test_long_batches_are_cut_to_the_cache_whatever_the_order():

@@ -39,6 +39,21 @@ def rows_of(factor, x, y, weights=None):
     return z if weights is None else z * np.sqrt(weights)[:, None]
 
 
+@pytest.mark.parametrize("intercept", [False, True])
+def test_columns_one_by_one_make_the_factor_that_rows_make(intercept):
+    x, y, block = table(120, 3)
+    weights = np.random.default_rng(2).uniform(0, 2, 120) * (np.arange(120) % 7 > 0)
+    names = (*columns(3), ("z", ""))
+    shift = np.array([0.5, 0.0, -2.0, 0.0, 1.0])
+    found = []
+    for values in (x, np.asfortranarray(x), tuple(x.T.copy())):
+        state = RFactor(4, intercept, False, shift, names)
+        state.add(Batch(columns(3), values, y, weights, None, block))
+        found.append(state.factor())
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("intercept", [False, True])
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -10,9 +10,9 @@ from lsdr.training.config import TrainingConfig
 
 def _training() -> TrainingConfig:
     return TrainingConfig(
-        steps=15_000,
-        batch_size=256,
-        lr=1e-3,
+        steps=30_000,
+        batch_size=128,
+        lr=7e-4,
         lr_schedule="flat_cosine",
         warmup=100,
         betas=(0.0, 0.99),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsdr.regression.batch import Batch
+from lsdr.regression.batch import Batch, rows_of
 from lsdr.regression.block_systems import block_systems
 from lsdr.regression.certificate import DIGITS, FIRST_VIF_LIMIT, doubt, is_small, reason
 from lsdr.regression.columns import Column, Term
@@ -125,15 +125,16 @@ def _first_doubt(
     gram: Gram, first: Batch, system_of: Callable[[Gram], System], small: bool, repeatable: bool
 ) -> str | None:
     """Why to start with QR: a clause, None to start with cross-products."""
-    if len(first.y) <= 2 * (first.x.shape[1] + 1):
+    width = len(first.columns)
+    if len(first.y) <= 2 * (width + 1):
         # So few rows are collinear by chance. All rows will tell, if they can be read again.
         return None if repeatable else "the first rows are too few to judge by, and they can be read only once"
     # As many rows as judge it well: the pass will square all of them again.
-    enough = slice(_ENOUGH + 8 * first.x.shape[1])
+    enough = np.arange(min(len(first.y), _ENOUGH + 8 * width))
     gram.add(
         Batch(
             first.columns,
-            first.x[enough],
+            rows_of(first.values, enough),
             first.y[enough],
             None if first.weights is None else first.weights[enough],
             None,
@@ -143,7 +144,7 @@ def _first_doubt(
     if not gram.weights.sum() > 0:
         return None
     because = doubt(system_of(gram), FIRST_VIF_LIMIT, small)
-    return None if because is None else f"in the first {len(first.y[enough])} rows {because}"
+    return None if because is None else f"in the first {len(enough)} rows {because}"
 
 
 def _kept(system: System, because: str) -> str:

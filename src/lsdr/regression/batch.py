@@ -3,12 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lsdr.regression.columns import Column
+
+# Rows and columns, shape (n, p), or its columns one by one, each of shape (n,): as files give them, without a copy.
+Values = NDArray[np.float64] | tuple[NDArray[np.float64], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +21,7 @@ class Batch:
 
     Attributes:
         columns: The columns of x; other batches of the source may have other levels of its factors.
-        x: Shape (n, p).
+        values: What x holds, shape (n, p), or its columns.
         y: Shape (n,).
         weights: Shape (n,), none below 0; None: all 1.
         clusters: Labels, shape (n,), or None.
@@ -28,7 +32,7 @@ class Batch:
     """
 
     columns: tuple[Column, ...]
-    x: NDArray[np.float64]
+    values: Values
     y: NDArray[np.float64]
     weights: NDArray[np.float64] | None
     clusters: NDArray[Any] | None
@@ -38,13 +42,31 @@ class Batch:
     missing_by: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n, p = self.x.shape
+        p = len(self.values) if isinstance(self.values, tuple) else self.values.shape[1]
         if p != len(self.columns):
             raise ValueError(f"x has {p} columns, but {len(self.columns)} names")
+        n = len(self.y) if isinstance(self.values, tuple) else len(self.values)
+        if isinstance(self.values, tuple) and any(column.shape != (n,) for column in self.values):
+            raise ValueError(f"a column must have shape ({n},) like y")
         others = {"y": self.y, "weights": self.weights, "clusters": self.clusters, "blocks": self.blocks}
         for name, values in others.items():
             if values is not None and values.shape != (n,):
                 raise ValueError(f"{name} must have shape ({n},) like the rows of x, got {values.shape}")
+
+    @cached_property
+    def x(self) -> NDArray[np.float64]:
+        """The matrix, shape (n, p): a copy where the columns came one by one."""
+        return rows_of(self.values, np.arange(len(self.y))) if isinstance(self.values, tuple) else self.values
+
+
+def rows_of(values: Values, at: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Some of the rows, shape (rows, p)."""
+    if not isinstance(values, tuple):
+        return values[at]
+    rows = np.empty((len(at), len(values)), order="F")
+    for column, own in zip(rows.T, values, strict=True):
+        np.take(own, at, out=column, mode="clip")  # all are there; "raise" would go through another buffer
+    return rows
 
 
 class Tally:

@@ -3,8 +3,12 @@
 import copy
 import os
 import secrets
+import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -66,19 +70,38 @@ def _started(workers: int | None) -> Any:
     ):
         # Ray would make one up and write it into the home folder.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        if "ray" not in sys.modules:  # which reads it but once
+            os.environ["RAY_AUTH_MODE"] = "token"  # what it is anyway; said so, Ray does not warn of it
     try:
         import ray
     except ImportError as error:
         raise ImportError("engine='ray' needs ray: pip install 'lsdr[ray]', or take engine='processes'") from error
     if ray.is_initialized():
         return ray
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-    else:
-        ray.init(
-            num_cpus=workers,
-            include_dashboard=False,
-            object_store_memory=_STORE_BYTES,
-            log_to_driver=False,
-        )
+    with _interrupts_later():
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False)
+        else:
+            ray.init(
+                num_cpus=workers,
+                include_dashboard=False,
+                object_store_memory=_STORE_BYTES,
+                log_to_driver=False,
+            )
     return ray
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits for the end of this: Ray that is stopped while it starts leaves processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which no signal reaches
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+    if came:
+        raise KeyboardInterrupt

@@ -1,29 +1,23 @@
 """Centred cross-products of the design and the target by block of rows: all that least squares needs, in one pass."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lsdr.moments import Moments
-from lsdr.regression.batch import Batch
+from lsdr.regression.batch import Batch, Values, rows_of
+from lsdr.regression.block_products import block_products, near_mean
 from lsdr.regression.block_state import BlockState
 from lsdr.regression.columns import Column, column_name
-from lsdr.regression.shifted_rows import aligned, check, refuse_values, shifted_rows, together
+from lsdr.regression.shifted_rows import aligned, check, refuse_values, together
 
-# How many rows of a chunk say where its mean is about.
-_MEAN_ROWS = 128
 # Rows are squared again, about a mean of their own, where centring left less than this of a sum of squares.
 _LEAST_KEPT = 1e-6
 # Numbers below this have squares that have lost digits, or vanished.
 _LEAST_VALUE = 1e-140
 # A standard deviation of fewer roundings of the mean than this is none.
 _ROUNDINGS = 16
-# Where x holds its columns together, so many numbers are turned into rows at a time: neighbours share cache lines.
-_CHUNK_NUMBERS = 1 << 20
-_CACHE_LINE = 8
 
 
 class Gram(BlockState):
@@ -73,51 +67,50 @@ class Gram(BlockState):
         """
         check(batch, self.blocks, self.frequency)
         self._include(batch.columns)
-        x = aligned(batch, self.columns)
-        held = self.tally.weights.copy()
-        start = 0
-        for rows in _by_rows(x):
-            chunk = slice(start, start + len(rows))
-            weights = None if batch.weights is None else batch.weights[chunk]
-            with np.errstate(invalid="ignore", over="ignore"):
-                finite = self._add_chunk(rows, batch.y[chunk], weights, batch.blocks[chunk], held)
-            if not finite:
-                refuse_values(batch)
-            start += len(rows)
+        with np.errstate(invalid="ignore", over="ignore"):
+            finite = self._add_rows(aligned(batch, self.columns), batch.y, batch.weights, batch.blocks)
+        if not finite:
+            refuse_values(batch)
         self.tally.add(batch)
 
-    def _add_chunk(
+    def _add_rows(
         self,
-        x: NDArray[np.float64],
+        x: Values,
         y: NDArray[np.float64],
         weights: NDArray[np.float64] | None,
         block: NDArray[np.intp],
-        held: NDArray[np.float64],
     ) -> bool:
-        """Merge the chunk's moments into the state, `held` being the weight it holds; False where it is not finite."""
-        shift = _near_mean(x, y, weights)
-        for number, products in _products(x, y, weights, block, shift):
-            if self._shift is None:
-                self._shift = shift
-            self._reach = np.maximum(self._reach, np.abs(shift - self._shift))
-            raw = np.diagonal(products)[1:].copy()
+        """Merge the rows' moments into the state; False where they are not finite."""
+        if not (len(y) if weights is None else weights.any()):
+            return True
+        held = self.tally.weights.copy()
+        shift = near_mean(x, y, weights)
+        if self._shift is None:
+            self._shift = shift
+        self._reach = np.maximum(self._reach, np.abs(shift - self._shift))
+        for numbers, products, rows in block_products(x, y, weights, block, shift):
+            raw = _squares(products).copy()
             if not np.isfinite(raw).all():
                 return False
-            if (np.diagonal(_centre(products))[1:] < _LEAST_KEPT * raw).any():
-                # Seldom: some column's block is far from the chunk's mean, or constant. About its own mean, then.
-                own = np.flatnonzero(block == number)
+            _centre(products)
+            # Seldom: some column's block is far from the batch's mean, or constant. About its own mean, then.
+            for at in np.flatnonzero((_squares(products) < _LEAST_KEPT * raw).any(1)):
+                own = np.arange(len(y))[rows][block[rows] == numbers[at]]
                 there = None if weights is None else weights[own]
-                mean = shift + products[0, 1:]
-                ((_, products),) = _products(x[own], y[own], there, np.zeros(len(own), np.intp), mean)
-                _centre(products)
-                products[0, 1:] += mean - shift
-            weight, mean = products[0, 0], products[0, 1:]
-            total = held[number] + weight
-            delta = (shift - self._shift) + (mean - self._relative[number])
-            self._cross[number] += products[1:, 1:]
-            self._cross[number] += np.multiply.outer(delta, delta * (held[number] / total * weight))
-            self._relative[number] += delta * (weight / total)
-            held[number] = total
+                mean = shift + products[at, 0, 1:]
+                nought = np.zeros(len(own), np.intp)
+                ((_, again, _),) = block_products(np.ascontiguousarray(rows_of(x, own)), y[own], there, nought, mean)
+                products[at] = _centre(again)[0]
+                products[at, 0, 1:] += mean - shift
+            weight = products[:, 0, 0]
+            total = held[numbers] + weight
+            delta = (shift - self._shift) + (products[:, 0, 1:] - self._relative[numbers])
+            factors = held[numbers] / total * weight
+            for index, number in enumerate(numbers):
+                self._cross[number] += products[index, 1:, 1:]
+                self._cross[number] += np.multiply.outer(delta[index], delta[index] * factors[index])
+            self._relative[numbers] += delta * (weight / total)[:, None]
+            held[numbers] = total
         return True
 
     def merge(self, other: "Gram") -> "Gram":
@@ -216,73 +209,17 @@ class Gram(BlockState):
         return vectors[0], vectors[1], vectors[2], cross
 
 
-def _near_mean(
-    x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64] | None
-) -> NDArray[np.float64]:
-    """A vector near the mean of the rows [x, y] in standard deviations, of few digits in units of them.
-
-    It is 0 where the mean is within a standard deviation of it, and a multiple of a power of 2 elsewhere: then the rows
-    of a level that a block does not hold are all 0, or exactly alike, and their sums are exact.
-    """
-    used = np.arange(len(y)) if weights is None else np.flatnonzero(weights)
-    used = used[:: max(1, len(used) // _MEAN_ROWS)]
-    if not len(used):
-        return np.zeros(x.shape[1] + 1)
-    rows = np.column_stack([x[used], y[used]])
-    mean, deviation = rows.mean(0), rows.std(0)
-    unit = np.ldexp(1.0, np.frexp(deviation)[1] - 1)
-    near = np.rint(mean / unit) * unit
-    return np.where(np.ptp(rows, axis=0) == 0, rows[0], np.where(np.abs(mean) <= deviation, 0.0, near))
-
-
-def _products(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    weights: NDArray[np.float64] | None,
-    block: NDArray[np.intp],
-    shift: NDArray[np.float64],
-) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Cross-products of the weighted rows [1, x - shift, y - shift] of each block that has any; one array for all."""
-    products = np.empty((len(shift) + 1, len(shift) + 1))
-    if weights is None and not shift[:-1].any() and len(block) and block[0] == block[-1] and (block == block[0]).all():
-        # Nothing to sort, to move or to weigh: the rows need no copy.
-        pair = np.stack([np.ones_like(y), y - shift[-1]])
-        products[1:-1, 1:-1] = x.T @ x
-        products[[0, -1], 1:-1] = pair @ x
-        products[1:-1, [0, -1]] = products[[0, -1], 1:-1].T
-        products[np.ix_([0, -1], [0, -1])] = pair @ pair.T
-        yield int(block[0]), products
-        return
-    for number, pieces in groupby(shifted_rows(x, y, weights, block, shift), key=itemgetter(0)):
-        for index, (_, rows) in enumerate(pieces):
-            if index:
-                products += rows.T @ rows
-            else:
-                np.matmul(rows.T, rows, out=products)
-        yield number, products
+def _squares(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sums of squares of every block's columns; a view."""
+    return np.diagonal(products, axis1=1, axis2=2)[:, 1:]
 
 
 def _centre(products: NDArray[np.float64]) -> NDArray[np.float64]:
     """Turn cross-products with a leading one, in place, into [weight, means] over centred cross-products."""
-    products[0, 1:] /= products[0, 0]
-    mean = products[0, 1:]
-    products[1:, 1:] -= np.multiply.outer(mean, mean * products[0, 0])
+    weights, means = products[:, 0, :1], products[:, 0, 1:]
+    means /= weights
+    products[:, 1:, 1:] -= means[:, :, None] * (means * weights)[:, None, :]
     return products
-
-
-def _by_rows(x: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """The rows, in chunks whose rows are contiguous: as they are, or copied into room used again for the next chunk."""
-    n, p = x.shape
-    if x.flags.c_contiguous or not p:
-        yield x
-        return
-    room = np.empty((min(n, max(_CHUNK_NUMBERS // p, 1)), p))
-    for start in range(0, n, len(room)):
-        rows = room[: n - start]
-        for column in range(0, p, _CACHE_LINE):
-            some = slice(column, column + _CACHE_LINE)
-            rows[:, some] = x[start : start + len(rows), some]
-        yield rows
 
 
 def _count(weight: float) -> int | float:

@@ -72,7 +72,7 @@ class RFactor(BlockState):
         """
         check(batch, self.blocks, self.frequency)
         self._include(batch.columns)
-        x = np.ascontiguousarray(aligned(batch, self.columns))
+        x = aligned(batch, self.columns)
         pieces = shifted_rows(x, batch.y, batch.weights, batch.blocks, self.shift, ones=self.intercept, order="F")
         for number, rows in pieces:
             triangular_qr(self._lower[number].T, rows)

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lsdr.regression.batch import Batch
+from lsdr.regression.batch import Batch, Values
 from lsdr.regression.columns import Column, column_name
 
 # Below this, most of the time would go to calling BLAS; above, to fetching what it needs.
@@ -16,13 +16,26 @@ _LEAST_PIECE_ROWS = 512
 _LARGEST_SQUARED = 1e140
 
 
-def aligned(batch: Batch, columns: Sequence[Column]) -> NDArray[np.float64]:
-    """The batch's x with these columns: 0 where it does not have one (the dummy of a level that it does not hold)."""
+def aligned(batch: Batch, columns: Sequence[Column]) -> Values:
+    """The batch's x with these columns: 0 where it does not have one (the dummy of a level that it does not hold).
+
+    Returns:
+        A matrix whose rows are contiguous, or the columns one by one.
+    """
+    values = batch.values
+    if not isinstance(values, tuple) and not values.flags.c_contiguous:
+        values = tuple(values.T)
     if batch.columns == tuple(columns):
-        return batch.x
-    place = {column: at for at, column in enumerate(columns)}
+        return values
+    known = {column: at for at, column in enumerate(columns)}
+    place = [known[column] for column in batch.columns]
+    if isinstance(values, tuple):
+        wide = [np.zeros(len(batch.y))] * len(columns)
+        for at, own in zip(place, values, strict=True):
+            wide[at] = own
+        return tuple(wide)
     x = np.zeros((len(batch.y), len(columns)))
-    x[:, [place[column] for column in batch.columns]] = batch.x
+    x[:, place] = values
     return x
 
 
@@ -56,8 +69,19 @@ def check(batch: Batch, blocks: int, frequency: bool) -> None:
             )
 
 
+def rows_by_block(
+    block: NDArray[np.intp], weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows of a weight above 0 in the order of their blocks, and where each block starts among them."""
+    small = block.astype(np.uint16) if len(block) and block.max() < 1 << 16 else block  # sorted by radix
+    order = np.argsort(small, kind="stable")
+    if weights is not None and not weights.all():
+        order = order[weights[order] > 0]
+    return order, np.concatenate([[0], np.cumsum(np.bincount(block[order]))])
+
+
 def shifted_rows(
-    x: NDArray[np.float64],
+    x: Values,
     y: NDArray[np.float64],
     weights: NDArray[np.float64] | None,
     block: NDArray[np.intp],
@@ -69,7 +93,7 @@ def shifted_rows(
     r"""Pieces of rows of one block each: :math:`\sqrt{w}\,[1, x - c_x, y - c_y]`, blocks in ascending order.
 
     Args:
-        x: Shape (n, p).
+        x: Shape (n, p), or its columns; `order` should be F then.
         y: Shape (n,).
         weights: Shape (n,), or None; rows of weight 0 are left out.
         block: Shape (n,).
@@ -80,27 +104,33 @@ def shifted_rows(
     Yields:
         The block and its rows, shape (m, p + 2) or (m, p + 1). The array is used again for the next piece.
     """
-    small = block.astype(np.uint16) if len(block) and block.max() < 1 << 16 else block  # sorted by radix
-    sorted_rows = np.argsort(small, kind="stable")
-    if weights is not None and not weights.all():
-        sorted_rows = sorted_rows[weights[sorted_rows] > 0]
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(block[sorted_rows]))])
-    width = x.shape[1] + 1 + ones
+    sorted_rows, bounds = rows_by_block(block, weights)
+    width = len(shift) + ones
     limit = max(_LEAST_PIECE_ROWS, _PIECE_BYTES // (8 * width))
     most = min(limit, len(sorted_rows))
-    room, fetched = np.empty((most, width), order=order), np.empty((most, x.shape[1]))
+    room = np.empty((most, width), order=order)
+    fetched = np.empty((0 if isinstance(x, tuple) else most, len(shift) - 1))
     moves = shift[:-1].any()
     for number in range(len(bounds) - 1):
         for start in range(bounds[number], bounds[number + 1], limit):
             at = sorted_rows[start : min(start + limit, bounds[number + 1])]
-            piece, taken = room[: len(at)], fetched[: len(at)]
-            np.take(x, at, axis=0, out=taken, mode="clip")  # all are there; "raise" would go through another buffer
-            if moves and order == "C":
-                np.subtract(taken, shift[:-1], out=piece[:, ones:-1])
-            else:  # turning rows into columns while subtracting would be four times as slow
-                if moves:
-                    taken -= shift[:-1]
-                piece[:, ones:-1] = taken
+            piece = room[: len(at)]
+            inner = piece[:, ones:-1]
+            # All are there; mode "raise" would go through another buffer.
+            if isinstance(x, tuple):
+                for own, values, move in zip(inner.T, x, shift[:-1], strict=True):
+                    np.take(values, at, out=own, mode="clip")
+                    if move:
+                        own -= move
+            else:
+                taken = fetched[: len(at)]
+                np.take(x, at, axis=0, out=taken, mode="clip")
+                if moves and order == "C":
+                    np.subtract(taken, shift[:-1], out=inner)
+                else:  # turning rows into columns while subtracting would be four times as slow
+                    if moves:
+                        taken -= shift[:-1]
+                    inner[:] = taken
             np.subtract(y.take(at), shift[-1], out=piece[:, -1])
             if ones:
                 piece[:, 0] = 1.0

@@ -109,9 +109,9 @@ def test_published_sizes_and_initial_weights():
 
 
 def test_plain_networks_for_points_keep_the_variance():
-    for model, layers in (("mlp", 2), ("mlp-deep", 5), ("mlp-large", 3)):
+    for model, making, judging in (("mlp", 2, 2), ("mlp-deep", 8, 5), ("mlp-large", 3, 3)):
         generator, discriminator = players(model, (2,), packing=8)
-        for network, inputs in ((generator, 2), (discriminator, 16)):
+        for network, inputs, layers in ((generator, 2, making), (discriminator, 16, judging)):
             hidden = [each for each in network.modules() if isinstance(each, nn.Linear)]
             assert len(hidden) == layers + 1
             for layer in hidden[1:-1]:

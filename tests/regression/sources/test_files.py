@@ -42,6 +42,69 @@ def test_parquet_row_groups_of_any_size(read, tmp_path, rows):
     same(read(tmp_path / "t.parquet").frame, expected)
 
 
+def numbers(rows):
+    """Numbers of several types, some missing: what polars decodes."""
+    frame = table(rows).drop(columns="t").assign(flag=np.arange(rows) % 3 == 0)
+    arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    gaps = pa.array([None if k % 11 == 0 else k for k in range(rows)], pa.int16())
+    return arrow.append_column("gaps", gaps)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"use_dictionary": False, "compression": "zstd"}, {"data_page_version": "2.0"}]
+)
+@pytest.mark.parametrize("rows", [7, 900])
+def test_whether_polars_or_arrow_decodes_no_bit_and_no_batch_differs(tmp_path, monkeypatch, options, rows):
+    pq.write_table(numbers(3000), tmp_path / "t.parquet", row_group_size=rows, **options)
+    monkeypatch.setattr(parquet, "PART_ROWS", 1000)
+    monkeypatch.setattr(parquet, "BATCH_ROWS", 400)
+    asked, scanned = [], parquet._scanned
+    monkeypatch.setattr(parquet, "_scanned", lambda *file: asked.append(file) or scanned(*file))
+
+    def batches():
+        source = open_source(tmp_path / "t.parquet")
+        return [batch for part in source.parts(make_plan(source, "y")) for batch in part.batches()]
+
+    by_polars = batches()
+    parts = len(asked)
+    assert parts > 1
+    monkeypatch.setattr(parquet, "_WHOLE_NUMBERS", 0)
+    by_arrow = batches()
+    assert len(asked) == parts
+    assert len(by_polars) == len(by_arrow) > 3
+    for one, other in zip(by_polars, by_arrow, strict=True):
+        assert (one.columns, one.start, one.missing_by) == (other.columns, other.start, other.missing_by)
+        np.testing.assert_array_equal(one.x, other.x)
+        np.testing.assert_array_equal(one.y, other.y)
+        np.testing.assert_array_equal(one.blocks, other.blocks)
+
+
+def test_checksums_of_numbers_are_verified(read, tmp_path, monkeypatch):
+    path = tmp_path / "t.parquet"
+    monkeypatch.setattr(parquet, "PART_ROWS", 500)
+    options = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    pq.write_table(numbers(2000), path, row_group_size=500, **options)
+    data = bytearray(path.read_bytes())
+    data[pq.read_metadata(path).row_group(3).column(0).data_page_offset + 2000] ^= 1  # a number, and then another
+    path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"t\.parquet is not a readable Parquet file .*CRC"):
+        read(path)
+
+
+def test_what_polars_cannot_read_arrow_reads(read, tmp_path, monkeypatch):
+    pq.write_table(numbers(100), tmp_path / "t.parquet")
+    expected = read(tmp_path / "t.parquet").frame
+    asked = []
+
+    def scanned(path, stamp):
+        asked.append(path)
+        raise pl.exceptions.ComputeError("not like this")
+
+    monkeypatch.setattr(parquet, "_scanned", scanned)
+    pd.testing.assert_frame_equal(read(tmp_path / "t.parquet").frame, expected)
+    assert asked
+
+
 def test_parquet_of_polars_and_of_no_ending(read, tmp_path):
     expected = table(70000)
     pl.from_pandas(expected).write_parquet(tmp_path / "t", row_group_size=20000)

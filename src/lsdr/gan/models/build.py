@@ -15,9 +15,10 @@ from lsdr.gan.models.presets import chosen_normalization, find_preset
 from lsdr.gan.models.r3gan import r3gan_discriminator, r3gan_generator
 from lsdr.gan.models.residual import resnet_discriminator, resnet_generator
 
-# Width and number of hidden layers, or of blocks; the least and the largest width; blocks at each size.
-_MLP = {"mlp": (128, 2), "mlp-deep": (96, 5), "mlp-large": (256, 3)}
-_RESIDUAL_MLP = {"residual-mlp": (128, 4)}
+# Width and number of hidden layers, or of blocks, of generator and discriminator; the least and the largest width;
+# blocks at each size. A deep generator makes steep transitions between modes.
+_MLP = {"mlp": (128, 2, 2), "mlp-deep": (96, 8, 5), "mlp-large": (256, 3, 3)}
+_RESIDUAL_MLP = {"residual-mlp": (128, 4, 4)}
 _DCGAN = {"dcgan": 32}
 _STACKED = {"stacked-dcgan": 2, "stacked-dcgan-half": 4}
 _RESNET = {"resnet-tiny": 32, "resnet-small": 128}
@@ -84,10 +85,10 @@ def _points(
         generator = maxout_generator(dimensions, latent, one)
         return generator, maxout_discriminator(packing * dimensions, level, two)
     body: Callable[[int, int, Parts], nn.Sequential] = mlp_body if model in _MLP else residual_mlp_body
-    width, layers = (_MLP | _RESIDUAL_MLP)[model]
+    width, layers, judging = (_MLP | _RESIDUAL_MLP)[model]
     return (
         points_generator(body(width, layers, one), width, dimensions, latent, denoising, one),
-        points_discriminator(body(width, layers, two), width, packing * dimensions, level, denoising, two),
+        points_discriminator(body(width, judging, two), width, packing * dimensions, level, denoising, two),
     )
 
 

@@ -32,7 +32,9 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "mlp": Preset("points: two hidden layers of 128, leaky ReLU", "points", None, normalizations=_PLAIN),
-    "mlp-deep": Preset("points: five hidden layers of 96, leaky ReLU", "points", None, normalizations=_PLAIN),
+    "mlp-deep": Preset(
+        "points: eight hidden layers of 96 against five, leaky ReLU", "points", None, normalizations=_PLAIN
+    ),
     "mlp-large": Preset("points: three hidden layers of 256, leaky ReLU", "points", None, normalizations=_PLAIN),
     "residual-mlp": Preset("points: four residual blocks of two layers of 128, activations first", "points", None),
     # Lin et al. 2018 (arXiv:1712.04086), with the networks of Dumoulin et al. 2017 (arXiv:1606.00704)

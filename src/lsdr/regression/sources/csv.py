@@ -44,7 +44,7 @@ class CsvFile:
     dialect: Dialect
     schema: dict[str, str]
 
-    def parts(self, plan: Plan) -> Iterator[tuple[int | None, Place, Any]]:
+    def parts(self, plan: Plan, _looking: bool) -> Iterator[tuple[int | None, Place, Any]]:
         """Rows (unknown), place and reader of every piece."""
         for start, data in pieces(self.path, self.dialect.body, delimiter=self.dialect.delimiter):
             place = Place(str(self.path), partial(_rows_before, self, start))

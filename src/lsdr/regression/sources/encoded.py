@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lsdr.regression.batch import Batch
+from lsdr.regression.batch import Batch, Values
 from lsdr.regression.columns import Column
 from lsdr.regression.plan import Plan
 from lsdr.regression.sources.dealing import blocks_of
@@ -113,7 +112,7 @@ def _batch(
     clusters, folds = _labels(rows.clusters, at, used), _labels(rows.folds, at, used)
     return Batch(
         columns=names,
-        x=_matrix(rows.features, at, used),
+        values=_values(rows.features, at, used),
         y=np.ascontiguousarray(_used(rows.target[at], used)),
         weights=None if rows.weights is None else np.ascontiguousarray(_used(rows.weights[at], used)),
         clusters=clusters,
@@ -190,37 +189,23 @@ def _look_at_weights(weights: NDArray[np.float64], plan: Plan, place: Place) -> 
         )
 
 
-def _matrix(
+def _values(
     features: NDArray[np.float64] | tuple[NDArray[np.float64] | Factor, ...],
     at: slice,
     used: NDArray[np.intp] | None,
-) -> NDArray[np.float64]:
+) -> Values:
     if not isinstance(features, tuple):
         return _used(features[at], used)
-    rows = at.stop - at.start if used is None else len(used)
-    width = sum(len(column.levels) if isinstance(column, Factor) else 1 for column in features)
-    x = np.empty((rows, width))
-    numbers: list[tuple[int, NDArray[np.float64]]] = []
-    position = 0
+    columns: list[NDArray[np.float64]] = []
     for column in features:
         if isinstance(column, Factor):
-            dummies = x[:, position : position + len(column.levels)]
-            dummies[:] = 0.0
-            dummies[np.arange(rows), _used(column.codes[at], used)] = 1.0
-            position += len(column.levels)
+            codes = _used(column.codes[at], used)
+            dummies = np.zeros((len(column.levels), len(codes)))
+            dummies[codes, np.arange(len(codes))] = 1.0
+            columns.extend(dummies)
         else:
-            numbers.append((position, _used(column[at], used)))
-            position += 1
-    for positions, run in _runs(numbers):
-        np.stack(run, axis=1, out=x[:, positions])
-    return x
-
-
-def _runs(numbers: list[tuple[int, NDArray[np.float64]]]) -> Iterator[tuple[slice, list[NDArray[np.float64]]]]:
-    """Columns that stand side by side, together."""
-    for _, group in groupby(enumerate(numbers), key=lambda entry: entry[1][0] - entry[0]):
-        run = [column for _, column in group]
-        yield slice(run[0][0], run[0][0] + len(run)), [values for _, values in run]
+            columns.append(_used(column[at], used))
+    return tuple(columns)
 
 
 def _labels(labels: Labels | None, at: slice, used: NDArray[np.intp] | None) -> NDArray[Any] | None:

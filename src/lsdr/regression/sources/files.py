@@ -77,10 +77,10 @@ def _arrow(paths: list[Path], description: str) -> Source:
 
 
 def _split(files: Callable[[], Iterable[ParquetFile | CsvFile]]) -> Callable[[Plan, bool], Iterator[Part]]:
-    def split(plan: Plan, _looking: bool) -> Iterator[Part]:
+    def split(plan: Plan, looking: bool) -> Iterator[Part]:
         index = 0
         for file in files():
-            for rows, place, read in file.parts(plan):
+            for rows, place, read in file.parts(plan, looking):
                 yield Part(index, rows, plan, place, read)
                 index += 1
 
