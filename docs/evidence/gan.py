@@ -22,9 +22,10 @@ HERE = Path(__file__).parent
 RATES = (3e-4, 1e-3, 3e-3)
 MORE_RATES = (1e-4, 1e-2)
 TUNING_SEED = 100
+GOAL_SEED = 1000  # the defaults were found on others
 # Batches that both tasks of points share, and what is not looked at while they train.
 COMMON = ("--evaluate-every", "500", "--monitor-every", "1000", "--sample-every", "0", "--checkpoint-every", "2000")
-STEPS = {"grid": 6000, "ring": 4000}
+STEPS = {"grid": 4000, "ring": 3000}
 STACKED = ("baseline", "relativistic_r1_r2", "packing@2", "standardization", "denoising", "adaptive_noise")
 
 
@@ -118,7 +119,7 @@ def points(options: Options, data: str) -> None:
 def goal(options: Options) -> None:
     """What `lsdr train gan` does by default, at its full length."""
     for data in ("grid", "ring"):
-        compare(options, f"goal-{data}", data, ["options"], options.seeds, *COMMON)
+        compare(options, f"goal-{data}", data, ["options"], options.seeds, "--seed", str(GOAL_SEED), *COMMON)
 
 
 def stacked(options: Options) -> None:

@@ -12,10 +12,12 @@ _FREQUENCIES = 3
 
 
 class LevelEmbedding(nn.Module):
-    r"""Embed a level from [0, 1]: two layers on the sines and cosines of :math:`\pi 2^k l / 2, k = 0..2`.
+    r"""Embed a level from [0, 1], for a sum with the output of a network's first layer.
 
-    Slow waves alone: what is learned at a level holds for its neighbours. Added to the output of a network's first
-    layer it is what the same features beside the network's input would be.
+    For vectors one layer of the level itself: with the first layer's it is one layer of the input and the level.
+    For images two layers on the sines and cosines of :math:`\pi 2^k l / 2, k = 0..2`; slow waves alone, so that what is
+    learned at a level holds for its neighbours. On points these waves reached 55 % of high quality where the level
+    itself reached 73 %.
 
     Args:
         width: Channels to add to.
@@ -30,8 +32,14 @@ class LevelEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", math.pi / 2 * 2.0 ** torch.arange(_FREQUENCIES), persistent=False)
         self.register_buffer("clean", torch.zeros(1), persistent=False)
-        self.layers = nn.Sequential(
-            parts.linear(2 * _FREQUENCIES, width), parts.activation(), parts.linear(width, width, activated=True)
+        self._waves = dimensions > 1
+        ones = parts.ones()
+        self.layers = (
+            nn.Sequential(
+                parts.linear(2 * _FREQUENCIES, width), parts.activation(), parts.linear(width, width, activated=True)
+            )
+            if self._waves
+            else nn.Sequential(*ones, parts.linear(1 + len(ones), width))
         )
         self._shape = (1,) * (dimensions - 1)
 
@@ -44,6 +52,8 @@ class LevelEmbedding(nn.Module):
         Returns:
             Features, shape (N, width) or (N, width, 1, 1); N = 1 for None.
         """
-        angles = (self.clean if level is None else level)[:, None] * self.frequencies
-        waves = torch.cat([angles.sin(), angles.cos()], 1) * math.sqrt(2)
-        return self.layers(waves).unflatten(1, (-1, *self._shape))  # type: ignore[no-any-return]
+        features = (self.clean if level is None else level)[:, None]
+        if self._waves:
+            angles = features * self.frequencies
+            features = torch.cat([angles.sin(), angles.cos()], 1) * math.sqrt(2)
+        return self.layers(features).unflatten(1, (-1, *self._shape))  # type: ignore[no-any-return]

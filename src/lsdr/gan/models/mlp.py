@@ -1,5 +1,6 @@
 """Networks for points: plain and residual."""
 
+import math
 from typing import TypeVar
 
 from torch import nn
@@ -73,4 +74,14 @@ def _initialised(network: _Network, body: nn.Module, parts: Parts) -> _Network:
         parts.initialise(network)
         for layer in [each for each in [*network.stem.modules(), *body.modules()] if isinstance(each, nn.Linear)]:
             nn.init.kaiming_normal_(layer.weight, parts.slope)
+        if network.level is not None:
+            _initialise_together(network.stem, network.level, parts.slope)
     return network
+
+
+def _initialise_together(stem: nn.Module, level: nn.Module, slope: float) -> None:
+    """The two first layers as the one layer that their sum is."""
+    layers = [each for each in [*stem.modules(), *level.modules()] if isinstance(each, nn.Linear)]
+    inputs = sum(layer.in_features for layer in layers)
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=nn.init.calculate_gain("leaky_relu", slope) / math.sqrt(inputs))
