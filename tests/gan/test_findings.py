@@ -146,3 +146,19 @@ def test_a_runs_discriminator_is_judged_by_its_histograms():
     few = {"edges": edges, "train": [1] + [0] * 8 + [1], "heldout": [1] + [0] * 8 + [1]}
     assert judge(measures, {"logits": few}, {})["findings"] == []
     assert judge(measures, {}, {})["findings"] == []
+
+
+@pytest.mark.parametrize("perfect", [{}, {"precision": {"mean": 0.8}, "coverage": {"mean": 0.9}}])
+def test_of_pure_noise_there_is_nothing_to_judge(perfect):
+    noise = {"precision": 0.0, "coverage": 0.0}
+    assert judge(noise, {"perfect": perfect}, {})["answer"].startswith("There is nothing to judge")
+
+
+def test_classes_found_in_noise_are_no_missing_classes():
+    known = {"modes": {"mean": 4.0, "sd": 0.0}, "reverse_kl": {"mean": 0.003, "sd": 0.002}}
+    about = {"modes": {"counts": [500, 0, 0, 0]}, "perfect": known}
+    collapsed = {"modes": 1.0, "reverse_kl": math.log(4), "precision": 0.7, "coverage": 0.2}
+    told = judge(collapsed, about, {"classes": 4})
+    assert told["answer"].startswith("Yes, this is mode collapse")
+    noise = judge({**collapsed, "precision": 0.0, "coverage": 0.0}, about, {"classes": 4})
+    assert noise["answer"].startswith("There is nothing to judge")

@@ -228,3 +228,25 @@ def test_micro_batches_change_nothing_but_rounding(regularized):
             torch.testing.assert_close(cut[name], tensor, rtol=1e-3, atol=2e-5)
     assert one["noise.position"] > 0
     assert int(one["noise.batches"]) == 4
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_a_penalty_on_features_moves_only_the_player_that_has_them(player, accumulate):
+    layer = {"generator": "generator.stages.0", "discriminator": "discriminator.body"}[player]
+    settings = small.config(training={"accumulate": accumulate}, loss="non_saturating")
+    found = {}
+    for weight in (0.0, 1.0):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        task = small.task(settings)
+        regularizer = SpectralDecorrelation(layers=layer, weight=weight)
+        with open_stepper(task, settings.training, build_accelerator(settings.training), [regularizer]) as stepper:
+            examples = task.dataset.__getitems__(range(8))
+            for turn in stepper.turns:
+                gradient = stepper.gradient(0, examples, turn)
+                found[turn.name, weight] = gradient
+                assert any("Decorrelation" in name for name in gradient.components) == (turn.name == player)
+                stepper.discard()
+    for name in ("generator", "discriminator"):
+        assert (found[name, 0.0].norm == found[name, 1.0].norm) == (name != player)
+    assert found[player, 1.0].penalty > 0

@@ -232,3 +232,21 @@ def test_a_scatter_shows_samples_where_they_are():
     first = scatter(data[:0], torch.tensor([[0.0, 0.0], [0.0, 2.0]]), side=65)
     rows = [y for y in range(65) for x in range(65) if first.getpixel((x, y)) != (255, 255, 255)]
     assert min(rows) < 32 < max(rows)
+
+
+def test_a_controller_counts_examples_not_packs():
+    moved = {}
+    for packing in (1, 2):
+        task = small.task(small.config(discriminator_noise=True, packing=packing, noise_target=-0.9))
+        batch = {**task.dataset.__getitems__(range(8)), **task.draws(8, torch.Generator().manual_seed(0))}
+        task.turns()[0].losses(task.model, batch)
+        moved[packing] = int(task.model.noise.pending[2])
+    assert moved == {1: 8, 2: 8}
+
+
+@pytest.mark.parametrize(("count", "message"), [(40, "all 36 examples looked at are the same"), (3, "measuring needs")])
+def test_images_that_cannot_be_learned_from_are_refused_at_once(tmp_path, count, message):
+    for number in range(count):
+        Image.new("L", (8, 8), 100).save(tmp_path / f"{number}.png")
+    with pytest.raises(ValueError, match=message):
+        small.task(small.config(data=str(tmp_path)))

@@ -92,13 +92,13 @@ def load_data(config: GanConfig) -> Data:
     images = load_images(
         config.data, size=config.size, channels=config.channels, on_bad=config.on_bad, limit=config.limit
     )
-    check_fits(len(images), config.training.batch_size, config.holdout)
     parts = [Subset(images, indices.tolist()) for indices in split(images, config.holdout, seed=0)]
     if min(map(len, parts)) < 2 or len(parts[0]) < _LEAST:
         raise ValueError(
             f"{config.data} leaves {len(parts[0])} images to train on and {len(parts[1])} held out; measuring needs "
             f"{_LEAST} and 2, so give more images or another --holdout"
         )
+    check_fits(len(images), config.training.batch_size, config.holdout)
     return Data(parts[0], parts[1], images.shape, images.name, classes=images.classes, problems=images.problem_summary)
 
 
@@ -158,6 +158,8 @@ def build_gan(config: GanConfig, shape: tuple[int, ...], seen: Tensor) -> Gan:
     """
     # One standard deviation for all coordinates: distances between points keep their proportions.
     deviation = seen.flatten(1).var(0, correction=0).mean().sqrt().cpu()
+    if not deviation > 0:
+        raise ValueError(f"all {len(seen)} examples looked at are the same: there is no distribution to learn")
     points = len(shape) == 1
     generator, discriminator = build_players(
         default_model(shape) if config.model == "auto" else config.model,

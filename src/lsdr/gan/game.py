@@ -115,7 +115,9 @@ def discriminator_losses(gan: Gan, config: GanConfig, batch: Mapping[str, Tensor
     if gan.noise is not None:
         record["noise/level"] = gan.noise.strength.clone()
         if config.noise_strength is None:
-            gan.noise.observe(real.detach(), fake.detach() if loss.relativistic else None)
+            # A pack's logit is that of each of its examples: the controller's pace is counted in examples.
+            seen = [each.detach().repeat_interleave(gan.packing) for each in (real, fake)]
+            gan.noise.observe(*seen[: 2 if loss.relativistic else 1])
             record["noise/signal"] = gan.noise.signal.clone()
     return losses.repeat_interleave(gan.packing), {"record": {name: each.detach() for name, each in record.items()}}
 

@@ -65,13 +65,17 @@ def modes_of(measures: Mapping[str, Any], curves: Mapping[str, Any], data: Mappi
 
 
 def _fidelity(measures: Mapping[str, Any], curves: Mapping[str, Any], modes: Mapping[str, Any]) -> list[Finding]:
-    """Precision and coverage, where no modes are known that would say more."""
+    """Precision and coverage, where a mixture's modes do not say more."""
     perfect = curves.get("perfect") or {}
-    names = ("precision", "coverage")
-    if modes or not all(math.isfinite(_number(measures, name)) and name in perfect for name in names):
+    fidelity = {name: _number(measures, name) for name in ("precision", "coverage")}
+    if modes.get("kind") == "mode" or not all(map(math.isfinite, fidelity.values())):
         return []
-    real = {name: float(perfect[name]["mean"]) for name in names}
-    return of_fidelity({**{name: float(measures[name]) for name in names}, "reference": real})
+    if not fidelity.keys() <= perfect.keys():
+        nothing = "none of the samples lies among the data, and none of the data among the samples"
+        return [] if any(fidelity.values()) else [finding("error", "unrealistic", nothing)]
+    found = of_fidelity({**fidelity, "reference": {name: float(perfect[name]["mean"]) for name in fidelity}})
+    # A classifier finds classes in anything; where samples are no examples, that is all there is to say.
+    return [each for each in found if each["severity"] == "error"] if modes else found
 
 
 def _memorisation(measures: Mapping[str, Any]) -> list[Finding]:

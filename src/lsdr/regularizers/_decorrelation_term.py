@@ -1,6 +1,6 @@
 """The attached side of `SpectralDecorrelation`: from the layers' hooks to one number."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,16 +37,26 @@ class DecorrelationTerm:
         self._channel_dim = channel_dim
         self._observed: dict[str, list[_Forward]] = {name: [] for name in layers}
         self._used: dict[str, int] = dict.fromkeys(layers, 0)
+        self._device = next((each.device for layer in layers.values() for each in layer.parameters()), None)
         self.receive = self._features.receive
 
-    def __call__(self, **context: Any) -> Float[Tensor, ""]:
-        """Give the weighted mean over layers; the context is not needed.
+    def __call__(self, held: Collection[str] = (), **context: Any) -> Float[Tensor, ""]:
+        """Give the weighted mean over layers; in a game over those of the player that moves, zero if it has none.
+
+        Args:
+            held: Players, children of the model, that do not move now.
+            context: Not needed.
 
         Raises:
             RuntimeError: If a layer did not run since the last call.
             ValueError: If there are too few samples for the estimator.
         """
-        collected = self._features.take()
+        collected = self._features.take(held)
+        for name in self._observed.keys() - collected.keys():
+            self._observed[name].clear()
+        if not collected:
+            self.values = {}
+            return torch.zeros((), device=self._device)
         parts, values = [], {}
         for name, outputs in collected.items():
             with torch.autocast(outputs[0].device.type, enabled=False):

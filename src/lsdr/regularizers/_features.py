@@ -1,6 +1,6 @@
 """Features of chosen layers, collected between two calls of a penalty."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -34,13 +34,16 @@ class Features:
         else:
             self._ran_without_gradient[name] = True
 
-    def take(self) -> dict[str, list[Tensor]]:
+    def take(self, held: Collection[str] = ()) -> dict[str, list[Tensor]]:
         """Hand out every layer's outputs since the last call and forget them.
+
+        Args:
+            held: Players, children of the model, that do not move now: their layers are left out.
 
         Raises:
             RuntimeError: If a layer has none, or if one was changed in place since.
         """
-        taken = {name: list(outputs) for name, outputs in self._outputs.items()}
+        taken = {name: list(outputs) for name, outputs in self._outputs.items() if name.split(".")[0] not in held}
         ran_without_gradient = set(self._ran_without_gradient)
         self.clear()
         silent = [name for name, outputs in taken.items() if not outputs]
@@ -52,7 +55,7 @@ class Features:
                     f"the output of layer {name!r} was changed in place by a later operation (such as ReLU with "
                     "inplace=True), so its features are lost; select the later layer or make it not in place"
                 )
-        if not any(output.requires_grad for outputs in taken.values() for output, _ in outputs):
+        if taken and not any(output.requires_grad for outputs in taken.values() for output, _ in outputs):
             raise RuntimeError(
                 f"no feature of the layers {list(taken)} depends on a parameter that is trained, so the penalty can "
                 "change nothing; unfreeze parameters or select layers behind trained ones"

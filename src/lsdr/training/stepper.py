@@ -282,7 +282,9 @@ class Stepper:
         # that draws the same however the batch is cut.
         seed = stream_seed(self.config.seed, "penalty", step)
         generator = torch.Generator(device=self.accelerator.device).manual_seed(seed)
-        return losses, {**context, "generator": generator}
+        # A penalty on features that both players' turns compute is the moving player's alone.
+        held = tuple(each.name for each in self.turns if each.name != turn.name)
+        return losses, {**context, "generator": generator, "held": held}
 
     def _seed(self, seed: int) -> None:
         # torch.manual_seed takes half a millisecond where there is no GPU, as long as a small player's forward pass.
