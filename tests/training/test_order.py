@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,3 +50,15 @@ def test_stream_seeds_are_seeds():
     seeds = {stream_seed(0, "x", step) for step in range(1000)}
     assert len(seeds) == 1000
     torch.Generator().manual_seed(max(seeds))
+
+
+def test_a_dataset_may_bring_its_own_order():
+    class Backwards:
+        def __len__(self):
+            return 6
+
+        def order(self, batch_size, seed):
+            return SimpleNamespace(batch=lambda step: [(5 - step * batch_size - k) % 6 for k in range(batch_size)])
+
+    order = order_of(Backwards(), batch_size=4, seed=0)
+    assert [order.batch(step) for step in range(2)] == [[5, 4, 3, 2], [1, 0, 5, 4]]

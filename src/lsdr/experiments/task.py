@@ -17,3 +17,8 @@ class Task:
 
 DIFFUSION = Task(name="diffusion", run="lsdr.diffusion.run:run", measures="lsdr.diffusion.measures.catalogue:MEASURES")
 GAN = Task(name="gan", run="lsdr.gan.run:run", measures="lsdr.gan.measures.catalogue:MEASURES")
+REPRESENTATION = Task(
+    name="representation",
+    run="lsdr.representation.run:run",
+    measures="lsdr.representation.measures.catalogue:MEASURES",
+)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -117,14 +117,21 @@ class GroupedOrder:
         return [batches[position] for position in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-Order = EpochOrder | GroupedOrder
+@runtime_checkable
+class Order(Protocol):
+    """Which examples each step sees."""
+
+    def batch(self, step: int) -> list[int]:
+        """Indices of the whole batch of `step`, over all ranks and micro-batches."""
+        ...
 
 
 def order_of(dataset: Any, batch_size: int, seed: int) -> Order:
-    """The order in which a dataset is seen: by its `groups` if it has that attribute, else one permutation an epoch.
+    """The order in which a dataset is seen: its own, by its `groups`, or one permutation an epoch.
 
     Args:
-        dataset: Has a length, and perhaps `groups`, a sequence of index sequences that together hold each example once.
+        dataset: Has a length, and perhaps a method `order(batch_size, seed)` that gives an `Order`, or `groups`, a
+            sequence of index sequences that together hold each example once.
         batch_size: Examples a step.
         seed: The run's seed.
 
@@ -133,17 +140,21 @@ def order_of(dataset: Any, batch_size: int, seed: int) -> Order:
     """
     if len(dataset) == 0:
         raise ValueError("expected examples to train on, got an empty dataset; check where they are read from")
+    own = getattr(dataset, "order", None)
+    if own is not None:
+        order: Order = own(batch_size, seed)
+        return order
     groups = getattr(dataset, "groups", None)
     if groups is None:
         return EpochOrder(len(dataset), batch_size, seed)
-    order = GroupedOrder(groups, batch_size, seed)
-    found = sorted(index for group in order.groups for index in group)
+    grouped = GroupedOrder(groups, batch_size, seed)
+    found = sorted(index for group in grouped.groups for index in group)
     if found != list(range(len(dataset))):
         raise ValueError(
             f"expected groups that hold all examples, 0 to {len(dataset) - 1}, got {len(found)} from {found[0]} to "
             f"{found[-1]}; let each example be in one group"
         )
-    return order
+    return grouped
 
 
 class StepSampler:

@@ -27,7 +27,7 @@ class Task(Protocol):
     dataset: Dataset[Any]
     """Map-style dataset of training examples whose `__getitems__(indices)` gives a dict of batched tensors with
     "index"; the loop decides the order. With an attribute `groups`, index sequences that together hold each
-    example once, a batch is of one group only."""
+    example once, a batch is of one group only; with a method `order(batch_size, seed)` the order is its own."""
 
     def draws(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw all randomness of a batch of `count` examples: tensors with leading dimension `count`."""
