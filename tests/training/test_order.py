@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsdr.training.order import EpochOrder, StepSampler, share, stream_seed
+from lsdr.training.order import EpochOrder, StepSampler, order_of, share, stream_seed
 
 
 @given(st.integers(1, 50), st.integers(1, 30), st.integers(0, 5))
