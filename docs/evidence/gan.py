@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 RATES = (3e-4, 1e-3, 3e-3)
 MORE_RATES = (1e-4, 1e-2)
 TUNING_SEED = 100
-GOAL_SEED = 1000  # the defaults were found on others
+GOAL_SEED = 2000  # the defaults were found on others
 # Batches that both tasks of points share, and what is not looked at while they train.
 COMMON = ("--evaluate-every", "500", "--monitor-every", "1000", "--sample-every", "0", "--checkpoint-every", "2000")
 STEPS = {"grid": 4000, "ring": 3000}
@@ -117,9 +117,10 @@ def points(options: Options, data: str) -> None:
 
 
 def goal(options: Options) -> None:
-    """What `lsdr train gan` does by default, at its full length."""
-    for data in ("grid", "ring"):
-        compare(options, f"goal-{data}", data, ["options"], options.seeds, "--seed", str(GOAL_SEED), *COMMON)
+    """What `lsdr train gan` does by default on the grid; the ring needs fewer steps."""
+    for data, steps in (("grid", None), ("ring", 6000)):
+        words = ("--seed", str(GOAL_SEED), *COMMON)
+        compare(options, f"goal-{data}", data, ["options"], options.seeds, *words, steps=steps)
 
 
 def stacked(options: Options) -> None:

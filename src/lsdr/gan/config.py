@@ -10,7 +10,7 @@ from lsdr.training.config import TrainingConfig
 
 def _training() -> TrainingConfig:
     return TrainingConfig(
-        steps=30_000,
+        steps=39_000,
         batch_size=128,
         lr=7e-4,
         lr_schedule="flat_cosine",
