@@ -15,7 +15,9 @@ from lsdr.cli.main import COMMANDS, help_text, main
 from lsdr.diffusion.measures.catalogue import MEASURES
 from lsdr.experiments.gan_methods import GAN_METHODS
 from lsdr.experiments.methods import METHODS
+from lsdr.experiments.representation_methods import REPRESENTATION_METHODS
 from lsdr.gan.measures.catalogue import MEASURES as GAN_MEASURES
+from lsdr.representation.measures.catalogue import MEASURES as REPRESENTATION_MEASURES
 
 REFERENCE = Path(__file__).parent / "reference"
 _NOTE = "<!-- Written by docs/build.py; edit the docstrings, not this page. -->\n\n"
@@ -55,7 +57,8 @@ def _measures() -> str:
         _NOTE + "# Measures\n\nEvery number in a run's `measures.json`. A name that ends in `@equal_time` is the same "
     )
     text += "measure at the baseline's wall-clock.\n"
-    for title, measures in (("Diffusion models", MEASURES), ("GANs", GAN_MEASURES)):
+    tasks = (("Diffusion models", MEASURES), ("GANs", GAN_MEASURES), ("Representations", REPRESENTATION_MEASURES))
+    for title, measures in tasks:
         text += f"\n## {title}\n\n| name | what it is | unit | better |\n| --- | --- | --- | --- |\n"
         for name, measure in measures.items():
             what = f"{measure.label}: {measure.description}"
@@ -69,7 +72,8 @@ def _methods() -> str:
         "whatever a method's number is; `package.module:function` names a function of yours that returns a tuple of "
     )
     text += "regularizers or a `lsdr.Method`.\n"
-    for title, methods in (("Diffusion models", METHODS), ("GANs", GAN_METHODS)):
+    tasks = (("Diffusion models", METHODS), ("GANs", GAN_METHODS), ("Representations", REPRESENTATION_METHODS))
+    for title, methods in tasks:
         text += f"\n## {title}\n\n| name | what it is | number |\n| --- | --- | --- |\n"
         for name, method in methods.items():
             text += f"| `{name}` | {method.description} | {', '.join(method.number) or '-'} |\n"

@@ -17,6 +17,7 @@ SMALL += "--sensitivity-images 1 --lyapunov-images 0 --operator-images 0 --extra
 SMALL += "--trackers"
 SMALL_GAN = "--steps 4 --batch-size 16 --examples 400 --samples 40 --train-examples 40 --heldout-examples 40 --paths 2 "
 SMALL_GAN += "--trackers"
+SMALL_CODES = "--steps 4 --batch-size 32 --train-examples 60 --heldout-examples 40 --view-examples 20 --trackers"
 SMALL_PIPELINE = "--resolution 64 --rank 2 --steps 2 --batch-size 2 --validation-steps 1 --trackers"
 
 
@@ -64,6 +65,8 @@ def test_the_readmes_commands_run(tmp_path):
             small = SMALL_PIPELINE
         if "train gan" in command:
             small = SMALL_GAN
+        if "representation" in command:
+            small = SMALL_CODES
         if "reduce" in command:
             small = ""
         if "inspect" in command:
@@ -122,10 +125,12 @@ def test_every_method_and_every_public_regularizer_is_documented():
     import lsdr
     from lsdr.experiments.gan_methods import GAN_METHODS
     from lsdr.experiments.methods import METHODS
+    from lsdr.experiments.representation_methods import REPRESENTATION_METHODS
 
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     built = set()
-    for command, methods in (("compare", METHODS), ("compare_gan", GAN_METHODS)):
+    tasks = (("compare", METHODS), ("compare_gan", GAN_METHODS), ("compare_representation", REPRESENTATION_METHODS))
+    for command, methods in tasks:
         source = (ROOT / "src" / "lsdr" / "cli" / f"{command}.py").read_text(encoding="utf-8")
         options = source.split("methods: str")[1]
         for name in methods:

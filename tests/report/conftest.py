@@ -41,3 +41,9 @@ def reductions():
 def gans():
     """Directories of GANs: `write_gan_experiment(directory)` and `write_gan_run(directory)`."""
     return _synthetic("synthetic_gan")
+
+
+@pytest.fixture(scope="session")
+def representations():
+    """Directories of representations: `write_representation_experiment(directory)` and `write_representation_run`."""
+    return _synthetic("synthetic_representation")

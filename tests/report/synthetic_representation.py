@@ -101,9 +101,15 @@ def write_representation_run(
     write_json(run / "spectra.json", _spectra())
     write_json(run / "neighbours.json", {"queries": _queries(modality), "agreement": 0.93, "chance": 0.1})
     write_json(run / "directions.json", {"directions": _directions(modality)})
-    wrong = [{"severity": "error", "kind": "collapse", "message": "the codes are constant"}] if collapsed else []
-    wrong.append({"severity": "note", "kind": "fine", "message": "a note"})
-    write_json(run / "findings.json", {"answer": "", "findings": wrong})
+    wrong = [{"severity": "note", "kind": "dead_dimensions", "message": "12% of the dimensions never vary"}]
+    wrong.append({"severity": "note", "kind": "no_gain", "message": "no better than raw inputs"})
+    answer = "No, it has not collapsed: 24 of 64 directions."
+    if collapsed:
+        wrong.insert(0, {"severity": "error", "kind": "collapsed", "message": "collapsed: all codes are alike"})
+        answer = "Yes, it has collapsed: all codes are alike."
+        event = {"step": 200, "kind": "collapse", "action": "none", "message": "the codes vary along one direction"}
+        append_record(run / "events.jsonl", event)
+    write_json(run / "findings.json", {"answer": answer, "findings": wrong})
     return run
 
 

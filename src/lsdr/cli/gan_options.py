@@ -1,8 +1,8 @@
 """What the options of a GAN and a method that sets options have to do with each other."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 
+from lsdr.cli.contradictions import refuse
 from lsdr.experiments.gan_methods import GAN_PLAIN
 from lsdr.experiments.method import Method
 from lsdr.gan.config import GanConfig
@@ -28,20 +28,4 @@ def refuse_contradictions(config: GanConfig, methods: Sequence[Method]) -> None:
             ...
         ValueError: method hinge sets r1=0.0, so --r1 3.0 would not count: ...
     """
-    default = GanConfig()
-    given = {
-        each.name: value
-        for own, usual in ((config, default), (config.training, default.training))
-        for each in fields(own)
-        if (value := getattr(own, each.name)) != getattr(usual, each.name)
-    }
-    for method in methods:
-        if not GAN_PLAIN.keys() <= method.overrides.keys():
-            continue
-        for name, value in method.overrides.items():
-            if given.get(name, value) != value:
-                raise ValueError(
-                    f"method {method.name} sets {name}={value}, so --{name.replace('_', '-')} {given[name]} would not "
-                    "count: leave it out, or name the method `options`, which trains with the options as they are; "
-                    "NAME@NUMBER sets the number of a method"
-                )
+    refuse(config, GanConfig(), methods, GAN_PLAIN)

@@ -10,16 +10,28 @@ import tyro
 
 from lsdr.cli.compare import CompareDiffusion
 from lsdr.cli.compare_gan import CompareGan
+from lsdr.cli.compare_representation import CompareRepresentation
 from lsdr.cli.demo import Demo
 from lsdr.cli.inspect import Inspect
 from lsdr.cli.reduce import Reduce
 from lsdr.cli.report import Report
 from lsdr.cli.train import TrainDiffusion
 from lsdr.cli.train_gan import TrainGan
+from lsdr.cli.train_representation import TrainRepresentation
 from lsdr.cli.train_stable_diffusion import TrainStableDiffusion
 
 Command = (
-    Inspect | TrainDiffusion | TrainStableDiffusion | TrainGan | CompareDiffusion | CompareGan | Reduce | Report | Demo
+    Inspect
+    | TrainDiffusion
+    | TrainStableDiffusion
+    | TrainGan
+    | TrainRepresentation
+    | CompareDiffusion
+    | CompareGan
+    | CompareRepresentation
+    | Reduce
+    | Report
+    | Demo
 )
 
 COMMANDS: dict[str, type[Command]] = {
@@ -27,8 +39,10 @@ COMMANDS: dict[str, type[Command]] = {
     "train diffusion": TrainDiffusion,
     "train stable-diffusion": TrainStableDiffusion,
     "train gan": TrainGan,
+    "train representation": TrainRepresentation,
     "compare diffusion": CompareDiffusion,
     "compare gan": CompareGan,
+    "compare representation": CompareRepresentation,
     "reduce": Reduce,
     "report": Report,
     "demo": Demo,
@@ -45,8 +59,10 @@ Examples
   lsdr train diffusion --data photos/ --size 32 --method decorrelation --out runs/mine
   lsdr train stable-diffusion --model sd15/ --data photos/ --method spectral_normalization --out runs/lora
   lsdr train gan --data grid --out runs/grid
+  lsdr train representation --data digits --out runs/codes
   lsdr compare diffusion --data patches --methods baseline,decorrelation --seeds 5 --out runs/patches
   lsdr compare gan --data ring --methods baseline,packing,spectral_noise --seeds 10 --out runs/ring
+  lsdr compare representation --data digits --methods baseline,sim_clr --seeds 5 --out runs/codes
   lsdr reduce houses.parquet --target price --html houses.html
   lsdr report runs/patches
 

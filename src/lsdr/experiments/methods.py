@@ -11,6 +11,7 @@ from typing import Any
 from lsdr.experiments.dotted import load
 from lsdr.experiments.gan_methods import GAN_METHODS
 from lsdr.experiments.method import Method
+from lsdr.experiments.representation_methods import REPRESENTATION_METHODS
 
 # The middle of a UNet; of a transformer, which has no middle block, every block.
 _LAYERS = re.compile(r"^(mid_block|transformer_blocks\.\d+)$")
@@ -179,7 +180,7 @@ METHODS: dict[str, Method] = {
 }
 
 _CONTROLS = ("baseline", "clip", "weight_decay_matched", "lambda_zero")
-_OF_TASK = {"gan": GAN_METHODS}
+_OF_TASK = {"gan": GAN_METHODS, "representation": REPRESENTATION_METHODS}
 
 
 def methods_of(task: str) -> dict[str, Method]:

@@ -6,10 +6,9 @@ from typing import Any
 
 from lsdr.experiments.method import Method
 
-REPRESENTATION_PLAIN: dict[str, Any] = {"objective": "vicreg", "weight": 1.0, "robust": "none"}
+REPRESENTATION_PLAIN: dict[str, Any] = {"objective": "vicreg", "robust": "none"}
 """What every arm sets, so that it is the same whatever the options say: VICReg of the projector, plain moments."""
 
-_NO_LAYERS = "projector"
 _EVERY_BLOCK = "backbone.*"
 
 
@@ -26,7 +25,9 @@ def _arm(
     build: Callable[[], tuple[Any, ...]] = tuple,
     number: tuple[str, ...] = ("weight",),
 ) -> Method:
-    return Method(name, description, build, {**REPRESENTATION_PLAIN, **(options or {})}, number=number)
+    # A layer-wise term has a weight of its own, which then is the method's number.
+    weight = {"weight": 1.0} if build is tuple else {}
+    return Method(name, description, build, {**REPRESENTATION_PLAIN, **weight, **(options or {})}, number=number)
 
 
 _ARMS = (
@@ -48,7 +49,7 @@ _ARMS = (
     ),
     _arm(
         "spectral_contrastive",
-        "Spectral contrastive loss: views of one example have a large inner product, those of two examples a small one.",
+        "Spectral contrastive loss: views of one example have a large inner product, those of two a small one.",
         {"objective": "spectral_contrastive"},
     ),
     _arm(
@@ -81,9 +82,7 @@ _ARMS = (
         "VICReg from Huber's moments: the farther an example lies, the less it counts. For data with outliers.",
         {"robust": "huber"},
     ),
-    _arm(
-        "clip", "Control: VICReg, the gradient clipped to norm 1.", {"clip": 1.0}, number=("clip",)
-    ),
+    _arm("clip", "Control: VICReg, the gradient clipped to norm 1.", {"clip": 1.0}, number=("clip",)),
     _arm(
         "weight_decay",
         "Control: VICReg with AdamW's weight decay of 0.01.",

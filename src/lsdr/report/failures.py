@@ -9,6 +9,7 @@ from lsdr.report.load import Results, Run
 from lsdr.report.numbers import count, number
 from lsdr.report.overtraining import KIND as OVERTRAINING
 from lsdr.report.plain import mapping, scalar, sequence
+from lsdr.report.representation.words import EVENTS as OF_CODES
 
 _MOST_EVENTS = 40
 
@@ -55,7 +56,7 @@ class Event:
 
 def events(results: Results) -> tuple[list[Event], int]:
     """The first guard events, and how many more there are."""
-    others = (OVERTRAINING, *EVENTS)  # shown where the runs are judged
+    others = (OVERTRAINING, *EVENTS, *OF_CODES)  # shown where the runs are judged
     found = [(run, record) for run in results.runs for record in run.events if record.get("kind") not in others]
     return [_event(run, record) for run, record in found[:_MOST_EVENTS]], max(len(found) - _MOST_EVENTS, 0)
 

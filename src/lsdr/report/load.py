@@ -22,8 +22,13 @@ _GAME_EVALUATIONS = (
     "modes", "high_quality", "reverse_kl", "precision", "recall", "density", "coverage", "logits_train",
     "logits_heldout", "logits_fake",
 )  # fmt: skip
-_GAN = {"packing", "discriminator_noise"}  # options that no other task has
-_PRIMARY = {"gan": ("reverse_kl_all", "reverse_kl", "fid")}
+_REPRESENTATION_EVALUATIONS = (
+    "heldout_objective", "train_objective", "invariance", "effective_rank", "participation_ratio", "code_std", "knn",
+)  # fmt: skip
+_EVALUATED = (*_EVALUATIONS, *_GAME_EVALUATIONS, *_REPRESENTATION_EVALUATIONS)
+# Options that no other task has.
+_OF_TASK = {"gan": {"packing", "discriminator_noise"}, "representation": {"views", "projector"}}
+_PRIMARY = {"gan": ("reverse_kl_all", "reverse_kl", "fid"), "representation": ("linear_probe.1", "lidar")}
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Results:
 
     @property
     def task(self) -> str:
-        """What was trained, such as "diffusion" or "gan"."""
+        """What was trained: "diffusion", "gan", "representation" or another task."""
         return str(self.record.get("task") or "diffusion")
 
     @property
@@ -185,7 +190,7 @@ def _load_run(folder: Path, method: str, seed: int | None, notes: list[str]) -> 
         status=status,
         config=_config(folder, notes),
         metrics=columns(folder / "metrics.jsonl", (*_METRICS, *_GAME_METRICS), notes),
-        evaluations=columns(folder / "evaluations.jsonl", (*_EVALUATIONS, *_GAME_EVALUATIONS), notes),
+        evaluations=columns(folder / "evaluations.jsonl", _EVALUATED, notes),
         events=list(records(folder / "events.jsonl", notes)),
         spectra=list(records(folder / "spectra.jsonl", notes)),
         monitored=list(records(folder / "monitor.jsonl", notes)),
@@ -214,7 +219,7 @@ def _who(directory: Path) -> tuple[str, int | None]:
 def _single_record(run: Run, notes: list[str]) -> dict[str, Any]:
     """What a lone run's files know of what experiment.json holds for a comparison."""
     environment = read_object(run.directory / "environment.json", notes)
-    task = "gan" if run.config.keys() >= _GAN else "diffusion"
+    task = next((task for task, options in _OF_TASK.items() if run.config.keys() >= options), "diffusion")
     return {
         "task": task,
         "command": environment.get("command"),

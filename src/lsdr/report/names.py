@@ -5,8 +5,10 @@ from typing import Any
 
 from lsdr.diffusion.measures.catalogue import MEASURES
 from lsdr.gan.measures.catalogue import MEASURES as GAN_MEASURES
+from lsdr.representation.measures.catalogue import MEASURES as REPRESENTATION_MEASURES
 
 _BASE = "base_"
+_OF_TASK = {"gan": GAN_MEASURES, "representation": REPRESENTATION_MEASURES}
 
 
 def described(names: Collection[str], task: str = "diffusion") -> dict[str, dict[str, Any]]:
@@ -17,7 +19,7 @@ def described(names: Collection[str], task: str = "diffusion") -> dict[str, dict
         {'heldout_loss': 'Held-out loss', 'base_heldout_loss': 'Held-out loss of the base'}
     """
     found: dict[str, dict[str, Any]] = {}
-    for name, measure in (GAN_MEASURES if task == "gan" else MEASURES).items():
+    for name, measure in _OF_TASK.get(task, MEASURES).items():
         if name in names:
             found[name] = vars(measure)
         if f"{_BASE}{name}" in names:

@@ -11,6 +11,7 @@ from lsdr.report.figures.layers import eigenvalue_plots, layer_names, layer_plot
 from lsdr.report.figures.losses import loss_plots
 from lsdr.report.figures.lr_range import lr_range_plot
 from lsdr.report.figures.measures import effects_plot, seed_plots
+from lsdr.report.figures.objective import objective_plots
 from lsdr.report.figures.operator import operator_plots
 from lsdr.report.figures.operator_calibration import calibration_plot
 from lsdr.report.figures.operator_density import density_plot
@@ -24,10 +25,12 @@ from lsdr.report.load import Results, load
 from lsdr.report.operator.artifacts import artifacts_by_method
 from lsdr.report.overtraining import overtraining
 from lsdr.report.render import render
+from lsdr.report.representation.sections import representation_sections
 from lsdr.report.samples import final_samples, progress
 from lsdr.report.verdicts import by_method, verdicts
 from lsdr.runs import write_text
 
+_LOSSES = {"gan": game_plots, "representation": objective_plots}
 _SENSITIVITY = ("sensitivity", "lyapunov", "diversity_variance", "nearest_neighbour")
 
 
@@ -85,8 +88,9 @@ def _content(results: Results) -> dict[str, Any]:
         "groups": [(flag, group) for flag in (False, True) if (group := by_method(found, equal_time=flag))],
         "effects": effects,
         "medians": tables.medians(results),
-        "losses": game_plots(results) if results.task == "gan" else loss_plots(results),
+        "losses": _LOSSES.get(results.task, loss_plots)(results),
         "gan": gan_sections(results, notes) if results.task == "gan" else None,
+        "representation": representation_sections(results, notes) if results.task == "representation" else None,
         "rates": [plot for plot in (lr_plot(results), lr_range_plot(results)) if plot],
         "stability": tables.stability(results),
         "samples": final_samples(results, notes),

@@ -8,6 +8,8 @@ from lsdr.report.numbers import THIN, count, duration, number, plural
 from lsdr.report.plain import mapping, scalar, vector
 from lsdr.report.verdicts import COSTS, ENOUGH_SEEDS, Verdict, cost_ratio
 
+_EXAMPLES = {"image": "image", "text": "text", "table": "row"}
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -56,7 +58,10 @@ def example(results: Results) -> str:
         >>> example(Results(Path(), True, {"data": {"shape": [2]}}, [], "", {}))
         'point'
     """
-    return "point" if len(vector(mapping(results.record.get("data")).get("shape"))) == 1 else "image"
+    data = mapping(results.record.get("data"))
+    if data.get("modality") in _EXAMPLES:
+        return _EXAMPLES[str(data["modality"])]
+    return "point" if len(vector(data.get("shape"))) == 1 else "image"
 
 
 def facts(results: Results) -> list[str]:

@@ -123,7 +123,9 @@ def _place_ticks(figure: Any, letter: str, axis: Any) -> None:
     margin = max(0.04 * (high - low), 0.02)
     low, high = low - margin, high + margin
     ticks = log_ticks(float(low), float(high))
-    axis.update(range=[low, high], tickvals=ticks, ticktext=[tick_label(tick) for tick in ticks])
+    axis.update(range=[low, high])
+    if axis.tickvals is None:
+        axis.update(tickvals=ticks, ticktext=[tick_label(tick) for tick in ticks])
 
 
 def keys_of(pens_: dict[str, Pen], drawn: Sequence[str]) -> list[Key]:

@@ -19,6 +19,13 @@
     });
   }
 
+  // What was drawn while folded has no width of its own.
+  for (const part of document.querySelectorAll("details")) {
+    part.addEventListener("toggle", () => {
+      for (const box of part.open ? part.querySelectorAll(".plot") : []) Plotly.Plots.resize(box);
+    });
+  }
+
   // Paper is narrower than most screens and cannot unfold anything.
   const folded = [];
   addEventListener("beforeprint", () => {

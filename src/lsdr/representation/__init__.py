@@ -1,0 +1,1 @@
+"""Codes that keep what stays the same between views: of images, texts and tables."""

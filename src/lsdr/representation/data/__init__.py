@@ -1,0 +1,1 @@
+"""Images, texts and tables to learn codes of, from memory, files or streams."""

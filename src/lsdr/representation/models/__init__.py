@@ -1,0 +1,1 @@
+"""Networks of encoders: backbones by modality, and the projector."""

@@ -1,0 +1,1 @@
+"""Objectives that compare examples one by one, and so are losses of the task."""

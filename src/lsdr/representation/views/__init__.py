@@ -1,0 +1,1 @@
+"""Views: what an example looks like after changes that must not matter, by modality and by name."""
