@@ -32,7 +32,10 @@ def page(generator, source):
         canvas[y : y + width, x : x + width] = ink
         boxes.append((int(x), int(y), width))
         classes.append(int(digits.target[number]))
-    light = torch.linspace(*generator.uniform(0.3, 1, 2), SIDE) * torch.linspace(*generator.uniform(0.5, 1, 2), SIDE)[:, None]
+    light = (
+        torch.linspace(*generator.uniform(0.3, 1, 2), SIDE)
+        * torch.linspace(*generator.uniform(0.5, 1, 2), SIDE)[:, None]
+    )
     noise = torch.tensor(generator.normal(0, 0.05, (SIDE, SIDE)), dtype=torch.float32)
     return (0.1 + 0.8 * canvas * light + noise).clamp(0, 1), boxes, classes
 
@@ -41,7 +44,11 @@ def pages(count, seed, source):
     """Pages in one tensor (n, 1, H, W), boxes and classes of each."""
     generator = np.random.default_rng(seed)
     made = [page(generator, source) for _ in range(count)]
-    return torch.stack([pixels for pixels, _, _ in made])[:, None], [made_[1] for made_ in made], [made_[2] for made_ in made]
+    return (
+        torch.stack([pixels for pixels, _, _ in made])[:, None],
+        [made_[1] for made_ in made],
+        [made_[2] for made_ in made],
+    )
 
 
 def windows(images):
@@ -134,11 +141,17 @@ def main(steps=300, unlabelled=600, labelled=(10, 40), tested=150):
     generator = np.random.default_rng(2)
     corners = generator.integers(0, SIDE - 16 + 1, (len(unlabelled_pages), 4, 2))
     crops = torch.cat(
-        [image[None, :, y : y + 16, x : x + 16] for image, four in zip(unlabelled_pages, corners, strict=True) for x, y in four]
+        [
+            image[None, :, y : y + 16, x : x + 16]
+            for image, four in zip(unlabelled_pages, corners, strict=True)
+            for x, y in four
+        ]
     )
     views = "lighting:0.4,noise:0.05,rotation:15,scale:0.2"
     encoder = RepresentationEncoder(steps=steps, views=views, random_state=0).fit(crops.numpy()).encoder_
-    untrained = RepresentationEncoder(steps=1, views=views, learning_rate=1e-12, random_state=0).fit(crops.numpy()).encoder_
+    untrained = (
+        RepresentationEncoder(steps=1, views=views, learning_rate=1e-12, random_state=0).fit(crops.numpy()).encoder_
+    )
     stands_on = {
         "raw pixels": windows,
         "an untrained encoder": lambda images: pyramid(untrained, images),

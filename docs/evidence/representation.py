@@ -84,32 +84,32 @@ def scores_of(folder: Path) -> dict[str, float]:
     return found
 
 
-def tuned(names: tuple[str, ...]) -> list[str]:
+def tuned(options: Options, names: tuple[str, ...]) -> list[str]:
     """How `lsdr compare representation` names arms as they were tuned."""
-    return [f"representation_arms:tuned_arms.{name}" for name in names]
+    return [f"representation_arms:{'' if options.quick else 'tuned_arms.'}{name}" for name in names]
 
 
 def digits(options: Options) -> None:
     """The baseline on digits, and with fewer views."""
-    compare(options, "digits", "digits", tuned(VIEWED), options.seeds, *DIGITS)
+    compare(options, "digits", "digits", tuned(options, VIEWED), options.seeds, *DIGITS)
 
 
 def arms(options: Options) -> None:
     """The other objectives on digits."""
     others = tuple(name for name in (*OURS, *PUBLISHED) if name not in VIEWED)
-    compare(options, "arms", "digits", tuned(others), options.seeds, *DIGITS, *LITTLE)
+    compare(options, "arms", "digits", tuned(options, others), options.seeds, *DIGITS, *LITTLE)
 
 
 def outliers(options: Options) -> None:
     """The baseline with outliers, and with robust moments."""
     others = tuple(name for name in CONTROLS if name not in VIEWED)
-    compare(options, "outliers", "digits", tuned(others), options.seeds, *DIGITS, *LITTLE)
+    compare(options, "outliers", "digits", tuned(options, others), options.seeds, *DIGITS, *LITTLE)
 
 
 def cifar10(options: Options) -> None:
     """CIFAR-10 from a Parquet file of its training images."""
-    compare(options, "cifar10", options.cifar, tuned(("baseline",)), options.seeds, *IMAGES, *COMMON)
-    published = tuned(("published_vicreg",))
+    compare(options, "cifar10", options.cifar, tuned(options, ("baseline",)), options.seeds, *IMAGES, *COMMON)
+    published = tuned(options, ("published_vicreg",))
     compare(options, "cifar10-arms", options.cifar, published, options.seeds, *IMAGES, *COMMON, *LITTLE)
 
 

@@ -37,7 +37,7 @@ CONTROLS: dict[str, Mapping[str, Any]] = {
 """What each sets beside what the baseline sets."""
 
 
-def vicreg(a: Tensor, b: Tensor) -> Tensor:
+def vicreg_of_rows(a: Tensor, b: Tensor) -> Tensor:
     """VICReg: Bardes et al. 2021 (arXiv:2105.04906), algorithm 1, weights 25, 25 and 1; lightly's and solo-learn's."""
 
     def parts(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ def vicreg(a: Tensor, b: Tensor) -> Tensor:
     return 25 * (a - b).square().mean() + 25 * (variance_a + variance_b) / 2 + covariance_a + covariance_b
 
 
-def barlow_twins(a: Tensor, b: Tensor) -> Tensor:
+def barlow_twins_of_rows(a: Tensor, b: Tensor) -> Tensor:
     """Barlow Twins: Zbontar et al. 2021 (arXiv:2103.03230), algorithm 1, lambda 0.0051; lightly's and solo-learn's."""
     a, b = (nn.functional.batch_norm(z, None, None, training=True) for z in (a, b))
     correlation = a.T @ b / len(a)
@@ -128,22 +128,14 @@ def _published(name: str, loss: Callable[[Tensor, Tensor], Tensor]) -> Method:
     return Method(name, description, lambda: (PublishedLoss(loss),), {"objective": "vicreg", "weight": 0.0}, number=())
 
 
-def published_vicreg() -> Method:
-    """VICReg as published."""
-    return _published("published_vicreg", vicreg)
-
-
-def published_barlow_twins() -> Method:
-    """Barlow Twins as published."""
-    return _published("published_barlow_twins", barlow_twins)
-
-
 def arm(name: str) -> Method:
     """An arm by its name here, at the rate of the options."""
     if name in OURS:
         return resolve(name, task="representation")
     if name in PUBLISHED:
-        return {"published_vicreg": published_vicreg, "published_barlow_twins": published_barlow_twins}[name]()
+        return _published(
+            name, {"published_vicreg": vicreg_of_rows, "published_barlow_twins": barlow_twins_of_rows}[name]
+        )
     baseline = resolve("baseline", task="representation")
     own = CONTROLS[name]
     words = ", ".join(f"{option} {value}" for option, value in own.items())
@@ -163,6 +155,12 @@ class _Tuned:
         if name not in (*OURS, *PUBLISHED, *CONTROLS):
             raise AttributeError(name)
         return lambda: tuned(name)
+
+
+def __getattr__(name: str) -> Callable[[], Method]:
+    if name not in (*OURS, *PUBLISHED, *CONTROLS):
+        raise AttributeError(name)
+    return lambda: arm(name)
 
 
 tuned_arms = _Tuned()

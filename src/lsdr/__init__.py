@@ -80,12 +80,20 @@ if TYPE_CHECKING:
     from lsdr.regularizers.spectral_features import RadialSpectrum as RadialSpectrum
     from lsdr.regularizers.spectral_features import Wavelet as Wavelet
     from lsdr.regularizers.spectral_normalization import SpectralNormalization as SpectralNormalization
+    from lsdr.regularizers.spectral_objective import SpectralObjective as SpectralObjective
     from lsdr.regularizers.spectral_penalties import hinge as hinge
     from lsdr.regularizers.spectral_penalties import log_barrier as log_barrier
     from lsdr.regularizers.spectral_penalties import spread as spread
     from lsdr.regularizers.spectral_penalties import target_slope as target_slope
     from lsdr.regularizers.spectral_penalty import SpectralPenalty as SpectralPenalty
     from lsdr.report.operator.page import write_operator_page as write_operator_page
+    from lsdr.representation.estimator import RepresentationEncoder as RepresentationEncoder
+    from lsdr.representation.measures.alpha_req import alpha_req as alpha_req
+    from lsdr.representation.measures.lidar import lidar as lidar
+    from lsdr.representation.measures.rank_me import rank_me as rank_me
+    from lsdr.representation.ordered_codes import OrderedCodes as OrderedCodes
+    from lsdr.robust_moments import huber_moments as huber_moments
+    from lsdr.robust_moments import trimmed_moments as trimmed_moments
     from lsdr.spectrum import Spectrum as Spectrum
     from lsdr.statistics.condition_number import condition_number as condition_number
     from lsdr.statistics.effective_rank import effective_rank as effective_rank
@@ -117,19 +125,23 @@ _HOMES = {
     "Method": "lsdr.experiments.method",
     "Moments": "lsdr.moments",
     "Monitor": "lsdr.monitor.monitor",
+    "OrderedCodes": "lsdr.representation.ordered_codes",
     "Overtraining": "lsdr.monitor.overtraining",
     "RadialSpectrum": "lsdr.regularizers.spectral_features",
+    "RepresentationEncoder": "lsdr.representation.estimator",
     "ResidualNormalization": "lsdr.regularizers.residual_normalization",
     "SpectralDecomposition": "lsdr.regularizers.spectral_decomposition",
     "SpectralDecorrelation": "lsdr.regularizers.spectral_decorrelation",
     "SpectralDiscriminator": "lsdr.regularizers.spectral_discriminator",
     "SpectralNormalization": "lsdr.regularizers.spectral_normalization",
+    "SpectralObjective": "lsdr.regularizers.spectral_objective",
     "SpectralPenalty": "lsdr.regularizers.spectral_penalty",
     "Spectrum": "lsdr.spectrum",
     "TrackedWeightProbe": "lsdr.probes.tracked",
     "Tracker": "lsdr.linalg.tracking",
     "Wavelet": "lsdr.regularizers.spectral_features",
     "WeightProbe": "lsdr.probes.weights",
+    "alpha_req": "lsdr.representation.measures.alpha_req",
     "attach": "lsdr.regularizers.attach",
     "backward_elimination": "lsdr.regression.backward_elimination",
     "certified_norm": "lsdr.linalg.certify",
@@ -146,6 +158,7 @@ _HOMES = {
     "grid_artifacts": "lsdr.fourier.grid_artifacts",
     "heun": "lsdr.diffusion.heun",
     "hinge": "lsdr.regularizers.spectral_penalties",
+    "huber_moments": "lsdr.robust_moments",
     "inspect": "lsdr.inspection.inspect",
     "inspect_gan": "lsdr.gan.inspect",
     "inspect_generator": "lsdr.gan.inspect",
@@ -153,6 +166,7 @@ _HOMES = {
     "lanczos": "lsdr.linalg.lanczos",
     "latent_noise": "lsdr.gan.latent_noise",
     "layer_operator": "lsdr.layers.operators",
+    "lidar": "lsdr.representation.measures.lidar",
     "lipschitz_bound": "lsdr.regularizers.lipschitz_bound",
     "load_images": "lsdr.data.load",
     "log_barrier": "lsdr.regularizers.spectral_penalties",
@@ -171,6 +185,7 @@ _HOMES = {
     "precision_recall": "lsdr.measures.precision_recall",
     "query_key": "lsdr.layers.attention",
     "radial_power_spectrum": "lsdr.fourier.radial_power_spectrum",
+    "rank_me": "lsdr.representation.measures.rank_me",
     "reduce_formula": "lsdr.regression.reduce_formula",
     "select_layers": "lsdr.layers.select",
     "singular_values": "lsdr.linalg.singular_values",
@@ -181,6 +196,7 @@ _HOMES = {
     "step_gain": "lsdr.probes.denoising_step",
     "target_slope": "lsdr.regularizers.spectral_penalties",
     "time_scale": "lsdr.probes.denoising_step",
+    "trimmed_moments": "lsdr.robust_moments",
     "weight_spectrum": "lsdr.probes.weights",
     "write_operator_page": "lsdr.report.operator.page",
 }

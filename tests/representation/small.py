@@ -17,6 +17,8 @@ TINY = RepresentationMeasureConfig(
     neighbours=3,
     transformations=False,
     corruptions=False,
+    layers=False,
+    references=False,
     directions=2,
     shown=2,
 )

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from sklearn.cross_decomposition import CCA
 
 from lsdr.moments import Moments
-from lsdr.representation.ordered_codes import OrderedCodes
+from lsdr.representation.data.fields import TableFields
+from lsdr.representation.encoder import Encoder
+from lsdr.representation.ordered_codes import OrderedCodes, two_view_moments
 
 pytestmark = pytest.mark.filterwarnings("ignore:Maximum number of iterations reached")
 
@@ -41,7 +43,7 @@ def test_no_k_directions_share_more_than_the_first_k(seed, k):
     w = ordered.rotation[:, :k].numpy()
     best = float(ordered.correlations[:k].sum())
     assert np.trace(w.T @ shared @ w) == pytest.approx(best, rel=1e-9)
-    codes = [ordered(torch.tensor(view), k).numpy() for view in (a, b)]
+    codes = [ordered(torch.tensor(view), k, scale="unit").numpy() for view in (a, b)]
     assert np.square(codes[0] - codes[1]).sum(1).mean() == pytest.approx(2 * (k - best), rel=1e-8)
     generator = np.random.default_rng(seed + 1)
     for closeness in (None, 1e-1, 1e-3):  # any subspace, and those near the first k columns
@@ -81,7 +83,7 @@ def test_correlations_are_canonical_ones():
 def test_ordered_codes_are_white_and_centred():
     a, b = two_views(4)
     ordered = OrderedCodes.of(Moments.of(a, b))
-    codes = ordered(torch.tensor(np.concatenate([a, b]))).numpy()
+    codes = ordered(torch.tensor(np.concatenate([a, b])), scale="unit").numpy()
     np.testing.assert_allclose(codes.mean(0), 0, atol=1e-9)
     np.testing.assert_allclose(codes.T @ codes / len(codes), np.eye(5), atol=1e-8)
 
@@ -100,7 +102,7 @@ def test_an_invertible_map_of_the_codes_changes_nothing():
     plain = OrderedCodes.of(Moments.of(a, b))
     mixed = OrderedCodes.of(Moments.of(a @ mix, b @ mix))
     np.testing.assert_allclose(mixed.correlations, plain.correlations, rtol=1e-7)
-    one, other = plain(torch.tensor(a)), mixed(torch.tensor(a @ mix))
+    one, other = plain(torch.tensor(a), scale="unit"), mixed(torch.tensor(a @ mix), scale="unit")
     torch.testing.assert_close(
         (one * other).mean(0).abs() / one.square().mean(0), torch.ones(5).double(), rtol=1e-6, atol=0
     )
@@ -117,28 +119,66 @@ def test_chunks_and_swapped_views_give_the_same_order():
         torch.testing.assert_close(other.rotation, whole.rotation, rtol=1e-7, atol=1e-9)
 
 
-def test_the_kernel_scale_is_the_best_approximation_of_the_kernel_of_pairs():
-    a, b = two_views(8, noise=0.5)
+def test_scales_are_what_views_share_over_what_they_do_not():
+    a, b = (torch.tensor(view) for view in two_views(8, noise=0.5))
     ordered = OrderedCodes.of(Moments.of(a, b))
-    assert (ordered.correlations > 0).all()
-    x, y = (torch.tensor(np.concatenate(pair)) for pair in ((a, b), (b, a)))
-    white, other = ordered(x), ordered(y)
-    between = white.T @ other / len(x)  # the operator of positive pairs on the span of the codes
-    for k in (1, 3):
-        scaled = ordered(x, k, scale="kernel")
-        kernel = scaled.T @ white / len(x)  # what k dimensions keep of it
-        approximation = kernel.T @ kernel
-        left = torch.linalg.matrix_norm(between - approximation)
-        assert float(left) == pytest.approx(float(ordered.correlations[k:].square().sum().sqrt()), rel=1e-6)
+    first, second = ordered(a, 3), ordered(b, 3)
+    within = (first - second).square().mean(0) / 2
+    total = torch.cat([first, second]).square().mean(0)
+    torch.testing.assert_close(
+        (total - within) / within, total, rtol=1e-9, atol=0
+    )  # between over within is rho / (1 - rho)
+    torch.testing.assert_close(
+        first / ordered(a, 3, scale="unit"), ordered.scales[:3].expand(200, 3), rtol=1e-9, atol=0
+    )
 
 
-def test_negative_correlations_have_no_place_in_the_kernel():
+def test_scales_stay_finite_where_views_share_all_or_nothing():
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(300, 2, generator=generator, dtype=torch.float64)
     ordered = OrderedCodes.of(Moments.of(a, a * torch.tensor([1.0, -1.0])))
     torch.testing.assert_close(ordered.correlations, torch.tensor([1.0, -1.0], dtype=torch.float64), atol=0.02, rtol=0)
-    assert ordered(a, scale="kernel")[:, 1].abs().max() == 0
-    assert ordered(a)[:, 1].std() > 0.9
+    assert ordered.scales.tolist() == pytest.approx([999**0.5, 99**-0.5], rel=1e-9)
+    assert ordered(a, scale="unit")[:, 1].std() > 0.9
+
+
+def test_outliers_lead_the_order_unless_the_moments_are_robust():
+    """Outliers agree between views, so they look like the best direction; robust moments do not see them."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(400, 3, generator=generator)
+    rows[:20, 2] += 50
+
+    class View:
+        def draws(self, count, generator):
+            return {"noise": torch.randn(count, 3, generator=generator) * torch.tensor([0.3, 1.0, 3.0])}
+
+        def __call__(self, inputs, draws):
+            return {"numeric": inputs["numeric"] + draws["noise"]}
+
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 400
+
+        def __getitems__(self, positions):
+            index = torch.as_tensor(positions)
+            return {"numeric": rows[index], "index": index}
+
+    encoder = Encoder(torch.nn.Identity(), torch.nn.Identity(), None)
+    encoder.features = lambda inputs: inputs["numeric"]
+    encoder.train()
+    fields = TableFields(("a", "b", "c"), (), (), (0.0,) * 3, (1.0,) * 3, ())
+    state = torch.get_rng_state()
+    first = {}
+    for robust in ("none", "trimmed", "huber"):
+        moments = two_view_moments(encoder, Rows(), fields, View(), robust=robust, batch_size=150)
+        first[robust] = OrderedCodes.of(moments).rotation[:, 0].abs().argmax().item()
+    assert first == {"none": 2, "trimmed": 0, "huber": 0}
+    assert encoder.training
+    assert torch.equal(torch.get_rng_state(), state)
+    again = [two_view_moments(encoder, Rows(), fields, View(), batch_size=size).covariance() for size in (400, 150)]
+    assert again[0].dtype == torch.float64
+    other = two_view_moments(encoder, Rows(), fields, View(), seed=1).covariance()
+    assert not torch.allclose(again[0], other)
 
 
 def test_dependent_and_constant_codes_lose_their_empty_directions():

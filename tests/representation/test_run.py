@@ -1,6 +1,7 @@
 """Whole runs, tiny ones, over modalities, models and objectives."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ small = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(small)
 
 
+SETTINGS = small.config(training={"sample_every": 4}, measure=replace(small.TINY, references=True, layers=True))
+
+
 @pytest.fixture(autouse=True)
 def _fresh_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -33,8 +37,7 @@ def _fresh_accelerator():
 def finished(tmp_path_factory):
     AcceleratorState._reset_state(reset_partial_state=True)
     folder = tmp_path_factory.mktemp("digits")
-    settings = small.config(training={"sample_every": 4})
-    outcome = run(settings, (SpectralDecorrelation(layers="backbone", weight=0.1),), folder)
+    outcome = run(SETTINGS, (SpectralDecorrelation(layers="backbone", weight=0.1),), folder)
     assert outcome.status == "finished"
     return folder
 
@@ -81,7 +84,7 @@ def test_a_run_is_loaded_with_the_averaged_weights_and_the_order_of_its_codes(fi
     trained = load_run(finished)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert (trained.step, trained.config.data, trained.config.training.betas) == (8, "digits", (0.9, 0.99))
-    assert trained.config == small.config(training={"sample_every": 4})
+    assert trained.config == SETTINGS
     own = trained.encoder.state_dict()
     averaged, last = (load_file(finished / "snapshots" / "final" / f"{name}.safetensors") for name in ("ema", "model"))
     assert all(torch.equal(own[name], averaged[name]) for name in averaged)

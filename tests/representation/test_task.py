@@ -150,6 +150,18 @@ def test_codes_in_one_direction_or_not_finite_are_called_out():
     assert "not finite" in event["message"]
 
 
+def test_outliers_and_dropout_are_where_the_options_say(tmp_path):
+    dirty, clean = (small.task(small.config(contaminate=share)) for share in (0.5, 0.0))
+    assert not torch.equal(
+        dirty.dataset.__getitems__(range(20))["image"], clean.dataset.__getitems__(range(20))["image"]
+    )
+    assert torch.equal(dirty.seen["image"], clean.seen["image"])  # what is watched stays clean
+    texts = {"data": small.texts(tmp_path / "texts"), "length": 8, "vocabulary": 300}
+    for views, rate in (("token_dropout:0.1,dropout:0.3", 0.3), ("token_dropout:0.1", 0.0)):
+        encoder = small.task(small.config(views=views, **texts)).encoder
+        assert encoder.backbone.settings["transformer"]["hidden_dropout_prob"] == rate
+
+
 def test_every_block_is_looked_at(task):
     names = dict(task.model.named_modules())
     assert all(name in names for name in task.feature_layers())

@@ -18,7 +18,7 @@ def _training() -> TrainingConfig:
         ema=0.99,
         log_every=20,
         evaluate_every=100,
-        sample_every=0,
+        sample_every=100,
         monitor_every=100,
         checkpoint_every=200,
     )

@@ -171,7 +171,7 @@ class RepresentationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return self
 
     def transform(self, X: Any, n_components: int | None = None) -> NDArray[np.float32]:
-        """Codes of rows, the best dimensions first, of mean 0 and variance 1 over views of the training rows.
+        """Codes of rows, the best dimensions first, each scaled by what it tells (see `OrderedCodes.scales`).
 
         Args:
             X: Rows like those that `fit` has seen. Categories that it has not seen count as missing.

@@ -96,7 +96,7 @@ codes = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
 }
 
 _ORDERED = """ordered = load_file(f"{folder}/ordered_codes.safetensors")
-first = (codes.double() - ordered["mean"]) @ ordered["rotation"][:, :k]  # the best k dimensions, of variance 1
+first = ((codes.double() - ordered["mean"]) @ ordered["rotation"] * ordered["scales"])[:, :k]  # the best k dimensions
 """
 
 _TABLE = """
@@ -138,7 +138,7 @@ def export_backbone(encoder: Encoder, folder: str | Path, *, ordered: OrderedCod
         _write_module(encoder, kind, folder)
     if ordered is not None:
         with runs.atomic(folder / "ordered_codes.safetensors") as temporary:
-            save_file(ordered.tensors(), temporary)
+            save_file(ordered.tensors() | {"scales": ordered.scales.cpu()}, temporary)
     runs.write_text(folder / "README.md", _readme(kind, ordered))
     return folder
 

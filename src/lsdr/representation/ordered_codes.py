@@ -21,6 +21,8 @@ from lsdr.training.order import stream_seed
 
 # Codes are computed in float32: a direction whose spread is rounding of the others' says nothing.
 _ROUNDING = torch.finfo(torch.float32).eps
+# Range of correlations that are told apart.
+_KNOWN = (0.01, 0.999)
 # Examples for each dimension of both views, from which on a robust covariance is well determined.
 _PLENTY = 5
 
@@ -34,7 +36,7 @@ class OrderedCodes:
 
     .. math:: A w_i = \rho_i C w_i, \qquad w_i^\top C w_j = \delta_{ij}, \qquad \rho_1 \ge \rho_2 \ge \dots
 
-    and the ordered codes are w_i^T (z - mean): uncorrelated, of variance 1, with correlation rho_i between views.
+    and the ordered codes are w_i^T (z - mean), times a scale: uncorrelated, with correlation rho_i between views.
 
     Best k: by Ky Fan (Proc. Natl. Acad. Sci. 1949, theorem 1), among all D x k matrices W with W^T C W = I,
 
@@ -47,9 +49,9 @@ class OrderedCodes:
     Invariant to any invertible linear map of the codes. Cost O(D^3); no second look at the data.
 
     Source: Rayleigh-Ritz after Varıcı et al., "Eigenfunction Extraction for Ordered Representation Learning",
-    arXiv:2510.24672 (2025), section 4. With the scaling "kernel" the inner product of two codes is the best
-    rank-k approximation (within the codes' span) of the kernel of positive pairs, whose eigenvalues the rho_i are.
-    We deviate by leaving out directions of no variance beyond rounding, so that collapsed codes have an order too.
+    arXiv:2510.24672 (2025): the rho_i are eigenvalues of the kernel of positive pairs within the span of the codes. We
+    deviate by leaving out directions of no variance beyond rounding, so that collapsed codes have an order too, and by
+    the scales of what is given out (see `scales`).
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -108,14 +110,14 @@ class OrderedCodes:
         return cls(mean, rotation * largest.sign(), correlations.flip(0).clamp(-1, 1))
 
     def __call__(
-        self, codes: Tensor, n_components: int | None = None, scale: Literal["unit", "kernel"] = "unit"
+        self, codes: Tensor, n_components: int | None = None, scale: Literal["signal", "unit"] = "signal"
     ) -> Tensor:
         """Ordered codes.
 
         Args:
             codes: (n, D).
             n_components: How many of the first dimensions; None: all r.
-            scale: "unit" (variance 1) or "kernel" (standard deviation sqrt(rho), none where rho <= 0).
+            scale: "signal" (see `scales`), or "unit" for variance 1. Truncated codes span the same space either way.
 
         Returns:
             (n, k), of the codes' type.
@@ -129,11 +131,21 @@ class OrderedCodes:
             raise ValueError(f"n_components must be from 1 to {width}, the rank of the codes; got {n_components}")
         if codes.ndim != 2 or codes.shape[1] != len(self.mean):
             raise ValueError(f"codes must have shape (n, {len(self.mean)}), got {tuple(codes.shape)}")
-        rotation = self.rotation[:, :k]
-        if scale == "kernel":
-            rotation = rotation * self.correlations[:k].clamp(min=0).sqrt()
-        mean, rotation = self.mean.to(codes.device), rotation.to(codes.device)
-        return ((codes.double() - mean) @ rotation).to(codes.dtype)
+        rotation = self.rotation[:, :k] * (self.scales[:k] if scale == "signal" else 1)
+        return ((codes.double() - self.mean.to(codes.device)) @ rotation.to(codes.device)).to(codes.dtype)
+
+    @property
+    def scales(self) -> Tensor:
+        r"""(r,) what views share of each dimension, in units of what they do not.
+
+        .. math:: \sqrt{\rho_i / (1 - \rho_i)}
+
+        the standard deviation between examples over that within: distances, and penalties on weights, then count
+        each dimension by what it tells. With variance 1 the many dimensions that tell nothing would drown the few.
+        The rho are taken as 0.01 to 0.999, since a few thousand examples say no more.
+        """
+        known = self.correlations.clamp(*_KNOWN)
+        return (known / (1 - known)).sqrt()
 
     def tensors(self) -> dict[str, Tensor]:
         """What a file must hold of it."""

@@ -174,7 +174,7 @@ class _Run:
                     gradient = None
             self.step += 1
             if gradient is not None:
-                self.previous, self.last_loss, self.in_a_row = (self.step - 1, examples), gradient.loss, 0
+                self.previous, self.last_loss, self.in_a_row = (self.step - 1, examples), gradient.watched, 0
                 self.recorder.step(self.step, gradient, self.stepper, self.guard.spikes, time.perf_counter() - started)
             self._after_step()
             if on_step is not None and gradient is not None:
@@ -219,7 +219,7 @@ class _Run:
         if self.stepper.overflowed(gradient):
             self.guard.gradient_spike = None
             return None
-        return self.guard.check(self.step, gradient.loss, gradient.norm, turn.name)
+        return self.guard.check(self.step, gradient.watched, gradient.norm, turn.name)
 
     def _investigate(self, examples: Mapping[str, Tensor], trouble: Trouble, turn: Turn) -> dict[str, Any]:
         action = self.config.guard

@@ -31,7 +31,7 @@ def training_bar(steps: int, *, show: bool) -> Iterator[Callable[[int, Gradient]
         smooth: list[float] = []
 
         def on_step(step: int, gradient: Gradient) -> None:
-            smooth[:] = [gradient.loss if not smooth else 0.95 * smooth[0] + 0.05 * gradient.loss]
+            smooth[:] = [gradient.watched if not smooth else 0.95 * smooth[0] + 0.05 * gradient.watched]
             speed = progress.tasks[bar].speed
             rate = f", {speed:.1f} steps/s" if speed else ""
             progress.update(bar, completed=step, detail=f"loss {smooth[0]:.4f}{rate}")

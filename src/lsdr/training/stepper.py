@@ -35,6 +35,11 @@ class Gradient:
     norm: float
     components: dict[str, float]
 
+    @property
+    def watched(self) -> float:
+        """What is shown and guarded: the loss, or the penalty where that is all of the objective."""
+        return self.loss or self.penalty
+
     def after(self, earlier: "Gradient", turn: str) -> "Gradient":
         """This and the gradients of the step's earlier turns, as one record under the last turn's loss and norm."""
         own = {f"{turn}/loss": self.loss, f"{turn}/grad_norm": self.norm}

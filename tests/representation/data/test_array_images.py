@@ -15,8 +15,8 @@ def test_multispectral_files(tmp_path):
     pixels = DRAW.integers(0, 4000, (30, 13, 16, 12)).astype(np.uint16)
     np.save(tmp_path / "a.npy", pixels)
     np.savez(tmp_path / "b.npz", images=pixels.transpose(0, 2, 3, 1), labels=np.arange(30) % 3)
-    one = open_data(str(tmp_path / "a.npy"), holdout=0)
-    two = open_data(str(tmp_path / "b.npz"), holdout=0)
+    one = open_data(str(tmp_path / "a.npy"), holdout=0, channels=13)
+    two = open_data(str(tmp_path / "b.npz"), holdout=0, channels=13)
     assert one.fields == two.fields
     assert (one.fields.shape, one.fields.largest, one.classes, two.classes) == ((13, 16, 12), 4095, None, 3)
     for data in (one, two, pickle.loads(pickle.dumps(one))):

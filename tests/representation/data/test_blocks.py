@@ -32,6 +32,8 @@ def test_rows_are_those_of_the_file(blocks, large):
     assert words == [table.column("word")[int(each)].as_py() for each in index]
     assert batch["label"].tolist() == table.column("label").to_numpy()[index].tolist()
     assert not batch["missing"].any()
+    whole = open_data(str(large[0]), holdout=0, label="label").train.__getitems__([5])
+    assert {name: value.dtype for name, value in batch.items()} == {name: each.dtype for name, each in whole.items()}
     assert blocks.name(int(index[0])) == f"part-1.parquet#{index[0] - 500}"
     assert f"row={index[1]}, x={x[1]:.4g}" in blocks.show(int(index[1]))
 

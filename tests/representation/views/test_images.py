@@ -155,7 +155,7 @@ def test_shift_moves_and_the_background_goes_on(images):
 def test_transformations_of_place_are_joined_in_their_order():
     """One resampling of a ramp, where interpolation is exact, does what two after one another do."""
     x = {"image": ramps(height=32)}
-    parts = [("crop", 0.5), ("rotation", 20.0), ("scale", 0.3), ("shift", 0.02)]
+    parts = [("rotation", 15.0), ("crop", 0.5), ("rotation", 20.0), ("scale", 0.3), ("shift", 0.02)]
     joined = resampling(parts)
     draws = joined.draw(40, torch.Generator().manual_seed(0))
     made = joined.apply(x, draws)["image"]
@@ -224,10 +224,10 @@ def test_double_precision_stays(images):
 
 
 def test_the_mean_is_the_same_however_it_is_added_up():
-    """Contrast about a mean of 150000 pixels, in two orders of memory."""
+    """Contrast about a mean of 150000 pixels, added up from either end."""
     x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     step = change_pixels("contrast", 0.5, 3)
     draws = step.draw(2, torch.Generator().manual_seed(0))
     made = step.apply({"image": x}, draws)["image"]
-    other = step.apply({"image": x.contiguous(memory_format=torch.channels_last)}, draws)["image"]
-    assert made.equal(other)
+    other = step.apply({"image": x.flip(1, 2, 3)}, draws)["image"]
+    assert made.equal(other.flip(1, 2, 3))

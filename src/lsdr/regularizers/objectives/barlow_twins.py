@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from lsdr.regularizers.objectives.objective import Needs, Views, check_coefficients, off_diagonal
+from lsdr.regularizers.objectives.objective import Needs, Views, check_coefficients, off_diagonal, squared_norm
 
 # What batch normalisation adds to a variance: the authors standardise with it.
 EPSILON = 1e-5
@@ -40,6 +40,6 @@ class BarlowTwins:
         correlation = views.cross() * scales[0][:, None] * scales[-1]
         terms = {
             "invariance": (1 - correlation.diagonal()).square().sum(),
-            "redundancy": off_diagonal(correlation).square().sum(),
+            "redundancy": squared_norm(off_diagonal(correlation)),
         }
         return terms["invariance"] + self.redundancy * terms["redundancy"], terms

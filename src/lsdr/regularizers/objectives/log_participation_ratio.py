@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,7 +43,10 @@ class LogParticipationRatio:
         dimensions = views.means.shape[1]
         scales = (views.variances + EPSILON).rsqrt()
         correlations = off_diagonal(views.need("covariances")) * scales[:, :, None] * scales[:, None, :]
-        logs = 2 * views.means.new_tensor(dimensions).log() - (dimensions + correlations.square().sum((1, 2))).log()
+        logs = (
+            2 * views.means.new_tensor(dimensions).log()
+            - (dimensions + torch.linalg.vector_norm(correlations, dim=(1, 2)).square()).log()
+        )
         # The standardised gap is that of the views less that of their means, over both their deviations.
         shift = (views.means[0] - views.means[-1]).square()
         shared = (views.variances[0] + views.variances[-1] - (views.gap - shift)) / 2

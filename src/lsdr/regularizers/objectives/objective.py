@@ -119,7 +119,13 @@ class Objective(Protocol):
 
 def off_diagonal(matrix: Float[Tensor, "*v d d"]) -> Float[Tensor, "*v d d"]:
     """The matrix with zeros on its diagonal: their squares summed lose nothing to the diagonal's rounding."""
-    return matrix - torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1))
+    return torch.diagonal_scatter(matrix, torch.zeros_like(matrix[..., 0]), dim1=-2, dim2=-1)
+
+
+def squared_norm(values: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    """Sum of squares, reading the values once there and once back."""
+    norm: Tensor = torch.linalg.vector_norm(values)
+    return norm.square()
 
 
 def check_coefficients(objective: Any) -> None:

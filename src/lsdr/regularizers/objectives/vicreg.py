@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lsdr.regularizers.objectives.objective import Needs, Views, check_coefficients, off_diagonal
+from lsdr.regularizers.objectives.objective import Needs, Views, check_coefficients, off_diagonal, squared_norm
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class VICReg:
         """Give the objective and its terms "invariance", "variance" and "covariance"."""
         unbiased = views.unbiased()
         deviations = (unbiased * views.variances + 1e-4).sqrt()
-        covariances = unbiased * off_diagonal(views.need("covariances"))
+        squares = squared_norm(off_diagonal(views.need("covariances")))
         terms = {
             "invariance": views.gap.mean(),
             "variance": torch.relu(1 - deviations).mean(),
-            "covariance": covariances.square().sum() / deviations.shape[1],
+            "covariance": unbiased.square() * squares / deviations.shape[1],
         }
         total = self.invariance * terms["invariance"] + self.variance * terms["variance"]
         return total + self.covariance * terms["covariance"], terms

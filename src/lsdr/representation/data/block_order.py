@@ -45,8 +45,8 @@ def lay_out(lengths: Integers, row_bytes: float, columns: int) -> Layout:
         columns: Columns that are read; an open row group holds a page of each, up to a megabyte.
 
     Example:
-        >>> lay_out(np.full(160, 65536), row_bytes=80, columns=16)
-        Layout(streams=4, lanes=4, mix=1, chunk=16384)
+        >>> lay_out(np.full(160, 65536), row_bytes=80.0, columns=16)
+        Layout(streams=4, lanes=4, mix=3, chunk=5461)
     """
     groups, typical = len(lengths), max(1.0, float(np.mean(lengths)))
     open_bytes = max(1.0, min(typical * row_bytes, columns * _PAGE))

@@ -1,5 +1,6 @@
 """Data in memory that a program holds: frames, arrays and lists of texts; and new rows of the same kind."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -134,7 +135,7 @@ def _recognised(source: Any, text: str | None) -> NDArray[Any] | pa.Table | list
     values = source.to_list() if module in ("pandas", "polars") and hasattr(source, "to_list") else source
     if not isinstance(values, np.ndarray) or values.dtype.kind in "OUS":
         flat = list(values)
-        if flat and all(each is None or isinstance(each, str) or (isinstance(each, float) and each != each) for each in flat):
+        if flat and all(each is None or isinstance(each, str) or _is_nan(each) for each in flat):
             return [each if isinstance(each, str) else "" for each in flat]
     try:
         array = np.asarray(values)
@@ -148,6 +149,10 @@ def _recognised(source: Any, text: str | None) -> NDArray[Any] | pa.Table | list
             "(n, C, H, W) or (n, H, W, C) for images, or texts"
         )
     return table_of({f"x{column}": array[:, column] for column in range(array.shape[1])}, _TITLE)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _described(found: Any) -> str:

@@ -169,16 +169,16 @@ class StreamPart(Dataset[Any]):
         key = stream, number
         if key not in self._windows:
             first = number * self.window
-            rows = [self._next(stream, first + each) for each in range(self.window)]
-            index = torch.arange(first, first + self.window) * self.streams * self.lanes + stream
-            self._windows[key] = self.decode(rows, index)
+            read = [self._next(stream, first + each) for each in range(self.window)]
+            index = torch.tensor([number for number, _ in read]) * self.streams * self.lanes + stream
+            self._windows[key] = self.decode([row for _, row in read], index)
             if len(self._windows) > self.streams * self.lanes + 4:
                 self._windows.popitem(last=False)
         self._windows.move_to_end(key)
         return self._windows[key]
 
-    def _next(self, stream: int, row: int) -> Row:
-        """A row of the endless stream; cheap if it is the next one.
+    def _next(self, stream: int, row: int) -> tuple[int, Row]:
+        """A row of the endless stream, and its number in the stream; cheap if it is the next one.
 
         Raises:
             ValueError: If the stream has no row, or fewer than before.
@@ -191,7 +191,7 @@ class StreamPart(Dataset[Any]):
             found = next(rows if following else (rows := self.source.rows(stream, self.held + wanted)), None)
             if found is not None:
                 self._open[stream] = wanted + 1, rows
-                return found
+                return wanted, found
             if count is None:
                 self._counts[stream] = wanted if following else self._count(stream)
             if count is not None or self._counts[stream] == 0:

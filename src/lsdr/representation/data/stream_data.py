@@ -132,8 +132,9 @@ def stream_data(
     held = holdout if isinstance(holdout, int) else round(holdout * min(source.count or _HELD_OUT_OF, _HELD_OUT_OF))
     each, looked = -(-held // parts), -(-_LEARNED_FROM[modality] // parts)
     read = [list(islice(source.rows(part, 0), each + looked)) for part in range(parts)]
+    ended = [rows for rows in read if len(rows) < each + looked]
     if isinstance(holdout, float):  # of a part that is at its end already, the fraction is known
-        each = min([each, *(round(holdout * len(rows)) for rows in read if len(rows) < each + looked)])
+        each = min([each, *(round(holdout * len(rows)) for rows in ended)])
     aside = [row for rows in read for row in rows[:each]]
     numbers = [row * parts + part for part, rows in enumerate(read) for row in range(-each, len(rows[:each]) - each)]
     seen = [row for rows in read for row in rows[each:]]
@@ -144,6 +145,8 @@ def stream_data(
         source.title, modality, keys, seen, drop, size, channels, length, vocabulary, tokenizer, problems
     )
     batches = _Batches(encode, labels)
+    # Where a part is shorter than a window, a window is a pass through it.
+    window = min([window, *(max(1, len(rows) - each) for rows in ended)])
     known = max(1, source.count - each * parts) if source.count else len(seen)
     train = StreamPart(source, source.streams, source.lanes, window, each, batches, known)
     heldout = _held(batches, aside, numbers, train, fields)

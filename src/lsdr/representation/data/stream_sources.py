@@ -9,6 +9,8 @@ from typing import Any
 
 from lsdr.representation.data.stream import Keys, Row, stream_shape
 
+_BATCH = 64
+
 
 class HuggingFaceStream:
     """A Hugging Face dataset, read as it comes (package datasets).
@@ -62,7 +64,11 @@ class HuggingFaceStream:
     def rows(self, part: int, skip: int) -> Iterator[Row]:
         """The rows of a part, the first `skip` left out."""
         data = self._data.shard(num_shards=self.parts, index=part) if self.parts > 1 else self._data
-        yield from data.skip(skip) if skip else data
+        # By batches, because row by row the package would deal its shards to DataLoader workers, which the order of the
+        # rows does already.
+        for batch in (data.skip(skip) if skip else data).iter(batch_size=_BATCH):
+            names = list(batch)
+            yield from (dict(zip(names, row, strict=True)) for row in zip(*batch.values(), strict=True))
 
     def named(self, keys: Keys) -> Keys:
         """With the names of the classes, where the dataset says them."""

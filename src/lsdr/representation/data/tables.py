@@ -95,8 +95,9 @@ def learn_columns(table: pa.Table, problems: Problems) -> TableFields:
     """See what the columns hold: which are numbers, which categories, their means and levels.
 
     Booleans and text are categories, with at most 255 levels, the most frequent ones. Text that reads as numbers is
-    numbers (where at least four cells of five do; the others are missing), and so are dates and times (seconds). Columns that hold one value, nothing at all, another text in each row
-    (names, keys), or lists, bytes and the like, are left out and noted. NaN and infinity are missing.
+    numbers (where at least four cells of five do; the others are missing), and so are dates and times (seconds).
+    Columns that hold one value, nothing at all, another text in each row (names, keys), or lists, bytes and the like,
+    are left out and noted. NaN and infinity are missing.
 
     Args:
         table: Training rows, or enough of them.
@@ -203,6 +204,8 @@ def as_numbers(column: Any, strict: bool = True) -> NDArray[np.float64] | None:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     kind = column.type
+    if pa.types.is_null(kind):
+        return np.full(len(column), np.nan)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _parsed(column, strict)
     if pa.types.is_temporal(kind):
@@ -251,7 +254,7 @@ def _mostly_numbers(words: Any, name: str, problems: Problems) -> NDArray[np.flo
     if numbers is None or other > (1 - _MOSTLY) * present:
         return None
     if other:
-        problems.add("not_a_number", name, f"{other} cells of the column {name!r} are no numbers; they count as missing")
+        problems.add("not_a_number", name, f"{other} cells of the column {name!r} are no numbers, so missing")
     return numbers
 
 

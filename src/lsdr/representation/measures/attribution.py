@@ -1,5 +1,6 @@
 """Which parts of its inputs a direction of the codes responds to: the gradient of the direction's score."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from lsdr.layers.capture import capture
 from lsdr.probes.evaluating import evaluating
 from lsdr.representation.data.fields import Fields, ImageFields, TableFields, TextFields
-from lsdr.representation.inputs import Inputs, rows
+from lsdr.representation.inputs import Inputs
 from lsdr.representation.measures.material import Encode
 from lsdr.representation.ordered_codes import OrderedCodes
 
@@ -16,8 +17,8 @@ _NAMED = 6
 _THIRDS = (("upper", "middle", "lower"), ("left", "centre", "right"))
 
 
-def saliency(encoder: Any, ordered: OrderedCodes, direction: int, inputs: Inputs) -> Tensor:
-    r"""How much the score of a direction changes with each pixel or number of an example.
+def saliency(encoder: Any, ordered: OrderedCodes, inputs: Inputs, directions: Sequence[int]) -> list[Tensor]:
+    r"""How much the scores of directions change with each pixel or number of an example.
 
     .. math:: \frac{\partial}{\partial x} w_k^\top (f(x) - \bar z)
 
@@ -28,23 +29,27 @@ def saliency(encoder: Any, ordered: OrderedCodes, direction: int, inputs: Inputs
     Args:
         encoder: With `features(inputs)`.
         ordered: Its directions.
-        direction: Which, from 0.
         inputs: n examples: images, a table's rows or texts.
+        directions: Which ones, from 0; the encoder runs once for all.
 
     Returns:
-        Shape of the image, the numeric columns or the tokens.
+        Of each, a tensor of the shape of the images, the numeric columns or the tokens.
     """
-    axis = ordered.rotation[:, direction]
     with torch.enable_grad(), evaluating(encoder):
         if "tokens" in inputs:
-            return _of_tokens(encoder, axis, inputs)
+            return _of_tokens(encoder, ordered, inputs, directions)
         name = "image" if "image" in inputs else "numeric"
         leaf = inputs[name].detach().clone().requires_grad_()
-        score = (encoder.features({**inputs, name: leaf}) @ axis.to(leaf)).sum()
-        return torch.autograd.grad(score, leaf)[0]
+        return _gradients(encoder.features({**inputs, name: leaf}), ordered, leaf, directions)
 
 
-def _of_tokens(encoder: Any, axis: Tensor, inputs: Inputs) -> Tensor:
+def _gradients(codes: Tensor, ordered: OrderedCodes, leaf: Tensor, directions: Sequence[int]) -> list[Tensor]:
+    """Of the sums of scores over examples, none of which sees another."""
+    scores = (codes @ ordered.rotation[:, list(directions)].to(codes)).sum(0)
+    return [torch.autograd.grad(score, leaf, retain_graph=True)[0] for score in scores]
+
+
+def _of_tokens(encoder: Any, ordered: OrderedCodes, inputs: Inputs, directions: Sequence[int]) -> list[Tensor]:
     tokens, found = inputs["tokens"], list[Tensor]()
 
     def receive(name: str, module: nn.Module, output: Tensor) -> None:
@@ -56,14 +61,13 @@ def _of_tokens(encoder: Any, axis: Tensor, inputs: Inputs) -> Tensor:
         codes = encoder.features(inputs)
     if not found:
         raise ValueError("the encoder has no embedding of its tokens (nn.Embedding): they cannot be attributed to")
-    gradient = torch.autograd.grad((codes @ axis.to(codes)).sum(), found[0])[0]
-    return (gradient * found[0].detach()).sum(-1)
+    return [(each * found[0].detach()).sum(-1) for each in _gradients(codes, ordered, found[0], directions)]
 
 
 def responds(
-    encoder: Any, encode: Encode, ordered: OrderedCodes, direction: int, inputs: Inputs, fields: Fields
-) -> list[tuple[str, float]]:
-    """What a direction responds to in words, the strongest first.
+    encoder: Any, encode: Encode, ordered: OrderedCodes, inputs: Inputs, fields: Fields, number: int
+) -> list[list[tuple[str, float]]]:
+    """What the first directions respond to in words, the strongest first.
 
     Tables: of a number the mean change of the score for one deviation more; of a category's level the mean change when
     the level is taken away, negated. Texts: the mean share of a token in the score, where it comes twice or more.
@@ -73,20 +77,21 @@ def responds(
         encoder: With `features(inputs)`.
         encode: Gives its codes.
         ordered: Its directions.
-        direction: Which, from 0.
         inputs: Examples.
         fields: What they are.
+        number: Of how many directions.
     """
+    directions = range(number)
     if isinstance(fields, ImageFields):
-        found = _regions(saliency(encoder, ordered, direction, inputs))
+        found = [_regions(each) for each in saliency(encoder, ordered, inputs, directions)]
     elif isinstance(fields, TextFields):
-        found = _words(saliency(encoder, ordered, direction, inputs), inputs["tokens"], fields)
+        found = [_words(each, inputs["tokens"], fields) for each in saliency(encoder, ordered, inputs, directions)]
     else:
-        found = _levels(encode, ordered, direction, inputs, fields)
+        found = _levels(encode, ordered, inputs, fields, number)
         if fields.numeric:
-            slopes = saliency(encoder, ordered, direction, inputs).mean(0).tolist()
-            found += list(zip(fields.numeric, slopes, strict=True))
-    return sorted(found, key=lambda each: -abs(each[1]))[:_NAMED]
+            for own, slopes in zip(found, saliency(encoder, ordered, inputs, directions), strict=True):
+                own += list(zip(fields.numeric, slopes.mean(0).tolist(), strict=True))
+    return [sorted(each, key=lambda part: -abs(part[1]))[:_NAMED] for each in found]
 
 
 def _regions(gradient: Tensor) -> list[tuple[str, float]]:
@@ -117,18 +122,21 @@ def _words(shares: Tensor, tokens: Tensor, fields: TextFields) -> list[tuple[str
 
 
 def _levels(
-    encode: Encode, ordered: OrderedCodes, direction: int, inputs: Inputs, fields: TableFields
-) -> list[tuple[str, float]]:
-    """What each level adds to the score, against its being missing."""
-    found = []
-    score = ordered(encode(inputs))[:, direction] if fields.categorical else torch.empty(0)
+    encode: Encode, ordered: OrderedCodes, inputs: Inputs, fields: TableFields, number: int
+) -> list[list[tuple[str, float]]]:
+    """What each level adds to the scores, against its being missing."""
+    found: list[list[tuple[str, float]]] = [[] for _ in range(number)]
+    if not fields.categorical:
+        return found
+    scores = ordered(encode(inputs))[:, :number]
     for column, name in enumerate(fields.categorical):
-        without = {key: value.clone() for key, value in rows(inputs, slice(None)).items()}
+        without = {key: value.clone() for key, value in inputs.items()}
         without["categorical"][:, column] = 0
         without["missing"][:, len(fields.numeric) + column] = True
-        change = score - ordered(encode(without))[:, direction]
+        change = scores - ordered(encode(without))[:, :number]
         codes = inputs["categorical"][:, column].cpu()
         for code, level in enumerate(fields.levels[column], start=1):
             if int((codes == code).sum()) > 1:
-                found.append((f"{name}={level}", float(change[codes == code].mean())))
+                for direction, mean in enumerate(change[codes == code].mean(0).tolist()):
+                    found[direction].append((f"{name}={level}", mean))
     return found

@@ -39,8 +39,10 @@ def direction_examples(
     scores, train = ordered(codes.double()), material.train
     centred = codes.double() - codes.double().mean(0)
     told, ends = [], []
+    number = min(number, scores.shape[1])
     some = rows(train.inputs, slice(0, _ATTRIBUTED))
-    for direction in range(min(number, scores.shape[1])):
+    words = responds(encoder, encode, ordered, some, material.data.fields, number)
+    for direction in range(number):
         order = scores[:, direction].argsort(descending=True, stable=True)
         count = min(shown, len(order))
         top, bottom = order[:count], order.flip(0)[:count]
@@ -53,9 +55,7 @@ def direction_examples(
                 "share": float(explained),
                 "top": [about(material.data, train, int(place)) for place in top],
                 "bottom": [about(material.data, train, int(place)) for place in bottom],
-                "responds": [
-                    list(each) for each in responds(encoder, encode, ordered, direction, some, material.data.fields)
-                ],
+                "responds": [list(each) for each in words[direction]],
             }
         )
         ends.append((top, bottom))
@@ -89,6 +89,7 @@ def attribution_rows(
     for direction, (top, bottom) in enumerate(ends):
         places = torch.cat([bottom, top.flip(0)])
         device = material.train.inputs["image"].device
-        gradient = saliency(encoder, ordered, direction, rows(material.train.inputs, places.to(device))).abs().sum(1)
+        shown = rows(material.train.inputs, places.to(device))
+        gradient = saliency(encoder, ordered, shown, [direction])[0].abs().sum(1)
         maps.append(gradient / gradient.amax((1, 2), keepdim=True).clamp_min(1e-30))
     return pictures(torch.cat(maps)[:, None])

@@ -27,10 +27,10 @@ from lsdr.representation.measures.references import principal_components, raw_in
 from lsdr.representation.measures.retrieval import view_retrieval
 from lsdr.representation.measures.session import Session
 from lsdr.representation.measures.spectrum import spectral_measures, view_measures
-from lsdr.representation.measures.sweep import corruption_curves, invariance_spectrum, sweep_strengths
+from lsdr.representation.measures.sweep import corruption_curves, invariance_spectrum
 from lsdr.representation.ordered_codes import OrderedCodes
-from lsdr.representation.views.catalogue import STRENGTHS
-from lsdr.representation.views.open import single
+from lsdr.representation.views.catalogue import TRANSFORMATIONS
+from lsdr.representation.views.open import single, sweep
 from lsdr.representation.views.view import View
 
 _OF_CODES = ("rank_me", "effective_rank", "participation_ratio", "alpha_req", "dead_dimensions")
@@ -177,8 +177,7 @@ def _transformations(session: Session, ordered: OrderedCodes | None, probes: dic
     material = session.material
     if not session.config.transformations:
         return
-    fields, data = material.data.fields, material.data
-    channels = fields.shape[0] if isinstance(fields, ImageFields) else None
+    data = material.data
 
     def transform(name: str, strength: float) -> Callable[[Inputs, int], Inputs]:
         one = single(name, strength, data)
@@ -189,13 +188,14 @@ def _transformations(session: Session, ordered: OrderedCodes | None, probes: dic
 
         return apply
 
-    strengths = sweep_strengths(STRENGTHS[data.modality], channels)
+    strengths = sweep(data)
     part = _tested(material.heldout) if probes else material.heldout
     part = part.first(session.config.view_examples)
     if len(part) < _LEAST:
         return
     measures, told = invariance_spectrum(part, session.finite, transform, strengths, ordered, probes)
     for name, about in told["transformations"].items():
+        about["unit"] = TRANSFORMATIONS[data.modality][name].unit
         about["trained"] = name in session.view.names
         about["trained_strength"] = session.view.strengths.get(name)
     session.add(measures)

@@ -18,7 +18,6 @@ from lsdr.training.order import stream_seed
 
 Measures = dict[str, dict[str, float]]
 _SHOWN = 64  # directions whose correlations are kept
-_FLAT = ("colour", "grey")  # what images of one channel have none of
 
 
 def invariance_spectrum(
@@ -133,11 +132,6 @@ def corruption_curves(
         measures[kind] = {"corruption": overall, "corruption_drop": 1 - overall / right if right else math.nan}
         measures[kind] |= {f"corruption.{name}": value for name, value in means.items()}
     return measures, {"probe": "linear", "examples": len(part), "corruptions": told}
-
-
-def sweep_strengths(strengths: Mapping[str, tuple[float, ...]], channels: int | None) -> dict[str, tuple[float, ...]]:
-    """The transformations that there are to images of so many channels (None for other data), and their strengths."""
-    return {name: levels for name, levels in strengths.items() if levels and not (channels == 1 and name in _FLAT)}
 
 
 def _mean(values: list[float]) -> float:
