@@ -2,9 +2,9 @@
 
 Rows drawn from a seed are written as Parquet, and then streamed in the order and by the loader of the training loop:
 shuffled by blocks, batch after batch, one epoch. Shown is the resident memory of the process, its DataLoader workers
-with it, as rows go by, and rows per second; then how long the first batch takes when a run is resumed in the middle,
-and whether it is the batch of the run that was never stopped. For comparison, what the same file needs in memory as a
-whole.
+with it, as rows go by, and rows per second, by the clock and by the time that processors worked on it; then how long
+the first batch takes when a run is resumed in the middle, and whether it is the batch of the run that was never
+stopped. For comparison, what the same file needs in memory as a whole.
 
 Goal: memory flat in the number of rows.
 """
@@ -53,9 +53,17 @@ def write(folder: Path, rows: int, columns: int, group: int, files: int) -> int:
 
 
 def resident() -> int:
-    """Bytes in memory, of this process and those it started."""
+    """Bytes in memory, of this process and those it started; what they share counts once."""
     process = psutil.Process()
-    return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
+    found = [each.memory_full_info() for each in (process, *process.children(recursive=True))]
+    return sum(getattr(each, "pss", each.uss) for each in found)
+
+
+def busy() -> float:
+    """Seconds that processors spent on this process and those it started that are still there."""
+    process = psutil.Process()
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 def loader(dataset: Any, order: Any, start: int, workers: int) -> DataLoader[Any]:
@@ -73,8 +81,8 @@ def stream(folder: Path, batch: int, workers: int, shown: int) -> dict[str, Any]
     order = dataset.order(batch, 0)
     middle = order.epoch // 2
     curve, seen, check = list[tuple[int, float]](), 0, torch.empty(0)
-    started = time.perf_counter()
-    first = 0.0
+    worked, started = busy(), time.perf_counter()
+    first = seconds = 0.0
     for step, each in enumerate(loader(dataset, order, 0, workers)):
         first = first or time.perf_counter() - started
         seen += len(each["index"])
@@ -83,11 +91,10 @@ def stream(folder: Path, batch: int, workers: int, shown: int) -> dict[str, Any]
         if (step + 1) % max(1, order.epoch // shown) == 0 or step + 1 == order.epoch:
             curve.append((seen, (resident() - before) / 2**20))
         if step + 1 == order.epoch:
+            seconds, worked = time.perf_counter() - started, busy() - worked
             break
-    seconds = time.perf_counter() - started
-    print(
-        f"opened in {opened:.1f} s; {seen} rows in {seconds:.0f} s: {seen / seconds:,.0f} rows/s, first {first:.2f} s"
-    )
+    print(f"opened in {opened:.1f} s, first batch after {first:.2f} s")
+    print(f"{seen} rows in {seconds:.0f} s: {seen / seconds:,.0f} rows/s, {seen / worked:,.0f} a second of a processor")
     for rows, megabytes in curve:
         print(f"{rows:12,} rows {megabytes:8.0f} MB")
     anew: Any = open_data(str(folder), in_memory=0).train
@@ -101,6 +108,7 @@ def stream(folder: Path, batch: int, workers: int, shown: int) -> dict[str, Any]
         "rows_seen": seen,
         "seconds": seconds,
         "rows_per_second": seen / seconds,
+        "rows_per_processor_second": seen / worked,
         "open_seconds": opened,
         "first_batch_seconds": first,
         "resume_seconds": again,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import integrate, stats
 
 from lsdr.moments import Moments
 from lsdr.robust_moments import huber_moments, row_weights, trimmed_moments
@@ -118,3 +119,20 @@ def test_rows_that_make_no_sense_are_refused():
         huber_moments(rows)
     with pytest.raises(ValueError, match=r"rows of shape \(N, D\)"):
         trimmed_moments(np.zeros(4))
+
+
+def test_a_tight_cluster_of_many_does_not_hide_itself():
+    """Judged from the plain mean and covariance, three rows in ten at one place are nearer than most others."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(300, 6))
+    rows[:90] = 20 + 0.1 * generator.normal(size=(90, 6))
+    found = trimmed_moments(rows, trim=0.4)
+    assert np.abs(found.mean).max() < 0.4
+    assert np.linalg.eigvalsh(found.covariance())[-1] < 3
+
+
+def test_normal_rows_have_the_weights_that_the_tail_says():
+    rows = np.random.default_rng(0).normal(size=(20000, 8)) @ np.diag(np.arange(1, 9))
+    cut = stats.chi2.isf(0.5, 8)
+    expected = 0.5 + integrate.quad(lambda d: cut / d * stats.chi2.pdf(d, 8), cut, np.inf)[0]
+    assert huber_moments(rows, tail=0.5).count / len(rows) == pytest.approx(expected, abs=3e-3)

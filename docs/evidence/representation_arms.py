@@ -18,6 +18,7 @@ from lsdr.experiments.methods import resolve
 from lsdr.layers.capture import capture
 from lsdr.runs import read_json
 
+PLAIN = {"objective": "vicreg", "robust": "none"}
 TUNED = Path(__file__).parent / "results" / "representation-tuned.json"
 GEOMETRY = "lighting:0.4,rotation:30,scale:0.5,crop:0.3"
 NOISE = "blur:0.5,noise:0.05"
@@ -35,6 +36,8 @@ CONTROLS: dict[str, Mapping[str, Any]] = {
     "huber_10": {"contaminate": 0.1, "robust": "huber"},
 }
 """What each sets beside what the baseline sets."""
+FEWER_VIEWS = ("only_noise", "only_geometry")
+OUTLIERS = tuple(name for name in CONTROLS if name not in FEWER_VIEWS)
 
 
 def vicreg_of_rows(a: Tensor, b: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ class PublishedLoss:
 def _published(name: str, loss: Callable[[Tensor, Tensor], Tensor]) -> Method:
     description = f"{(loss.__doc__ or '').partition(':')[0]} as published: of one batch's rows, without moments."
     # Weight 0 switches our own objective off.
-    return Method(name, description, lambda: (PublishedLoss(loss),), {"objective": "vicreg", "weight": 0.0}, number=())
+    return Method(name, description, lambda: (PublishedLoss(loss),), {**PLAIN, "weight": 0.0}, number=())
 
 
 def arm(name: str) -> Method:

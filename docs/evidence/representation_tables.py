@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 REFERENCES = ("raw", "pca", "random")
 IMAGES, TABLES, TEXTS = ("digits", "cifar10"), ("breast-cancer", "wine"), ("scipy-docs",)
 PROBES = ("linear_probe.1", "linear_probe.10", "linear_probe")
-BASES = {"arms": "digits", "outliers": "digits", "cifar10-arms": "cifar10"}
+BASES = {"views": "digits", "arms": "digits", "outliers": "digits", "cifar10-arms": "cifar10"}
 """Where the baseline of a comparison ran that has none."""
 SHOWN = {
     "linear_probe.1": "probe, 1 %",
@@ -239,7 +239,7 @@ def invariance_table(kept: dict[str, Any]) -> str:
     arms = {arm: "codes" for arm, runs in kept["curves"].items() if any("invariance" in run for run in runs.values())}
     columns = [(arm, "codes", arm) for arm in arms] + [("baseline", each, each) for each in REFERENCES]
     rows = [
-        "| ICC | " + " | ".join(f"`{title}`" for _, _, title in columns) + " |",
+        "| ICC, mean as judged | " + " | ".join(f"`{title}`" for _, _, title in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for name in TRANSFORMATIONS:
@@ -328,7 +328,8 @@ def tables(folder: Path) -> str:
         if base in kept and base in IMAGES:
             lines.append(against_baseline(each, kept[base]))
         if name in IMAGES:
-            lines.append(f"What is trained with, and what holds:\n\n{invariance_table(each)}")
+            viewed = kept["views"]["curves"] if name == "digits" and "views" in kept else {}
+            lines.append(invariance_table({"curves": {**each["curves"], **viewed}}))
     for name, values in (("study", study), ("detection", found)):
         if values:
             lines.append(f"## {name}\n\n{study_table(values)}")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lsdr.representation.data.fields import ImageFields, TableFields
 from lsdr.representation.dense_features import dense_features
 from lsdr.representation.encoder import Encoder
 from lsdr.representation.models.images import ConvBackbone
@@ -16,7 +17,7 @@ def encoder():
     backbone = ConvBackbone(3, [0.4] * 3, [0.2] * 3, widths=[8, 16], depth=1, code=6)
     for parameter in backbone.parameters():
         nn.init.normal_(parameter, std=0.3)
-    return Encoder(backbone, nn.Linear(6, 4), None)
+    return Encoder(backbone, nn.Linear(6, 4), ImageFields((3, 8, 8), (0.4,) * 3, (0.2,) * 3))
 
 
 def test_the_map_averages_to_the_codes(encoder):
@@ -76,6 +77,10 @@ def test_what_gives_no_map_is_refused(encoder, layers, channels, message):
 
 
 def test_tables_have_no_places():
-    table = Encoder(TableBackbone(2, [], width=8, depth=1, code=4), nn.Identity(), None)
+    table = Encoder(
+        TableBackbone(2, [], width=8, depth=1, code=4),
+        nn.Identity(),
+        TableFields(("a", "b"), (), (), (0.0,) * 2, (1.0,) * 2, ()),
+    )
     with pytest.raises(ValueError, match="TableBackbone has no feature_map"):
         dense_features(table, torch.rand(1, 1, 8, 8))

@@ -59,9 +59,7 @@ def same(whole, cut, step=8):
 @pytest.mark.parametrize(
     "options",
     [
-        {"training": {"accumulate": 2}},
-        {"objective": "sigreg", "contaminate": 0.2},
-        {"objective": "sim_clr"},
+        {"objective": "sigreg", "contaminate": 0.2, "training": {"accumulate": 2}},
         {"data": "breast-cancer", "objective": "barlow_twins", "robust": "huber"},
         {"data": "texts", "length": 8, "vocabulary": 300, "training": {"accumulate": 2}},  # with dropout
     ],

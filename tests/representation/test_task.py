@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from lsdr.representation.objective import objective_regularizers, objective_value
+from lsdr.representation.objective import objective_regularizers
 from lsdr.training.order import EpochOrder
 from lsdr.training.stepper import build_accelerator, open_stepper
 
@@ -118,7 +118,7 @@ def test_the_objective_that_is_watched_is_the_one_that_trains():
             handle = task.model.projector.register_forward_hook(lambda module, given, output: found.append(output))  # noqa: B023
             gradient = stepper.gradient(0, task.dataset.__getitems__(range(15)))
             handle.remove()
-        value = objective_value(settings)(*found[0].detach().chunk(2))
+        value = task.objective(*found[0].detach().chunk(2))
         assert gradient.loss + gradient.penalty == pytest.approx(0.5 * value, rel=1e-5)
 
 

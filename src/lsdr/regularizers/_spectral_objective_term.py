@@ -253,14 +253,18 @@ def _solve(objective: Objective, views: Views) -> _Solved:
     with torch.enable_grad():
         value, terms = objective(Views(views.count, views.pairs, **leaves))
         found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    gradient = Views(views.count, views.pairs, **dict(zip(known, found, strict=True)))
+    by_name = dict(zip(known, found, strict=True))
+    if "covariances" in by_name:
+        by_name["covariances"] = by_name["covariances"] + by_name["covariances"].transpose(1, 2)
+    gradient = Views(views.count, views.pairs, **by_name)
     return _Solved(value.detach(), {name: term.detach() for name, term in terms.items()}, views, gradient)
 
 
 def _fingerprint(rows: Rows) -> tuple[int, Tensor, Tensor]:
     """What tells a forward's features from others, in O(D)."""
     known = rows.detach()
-    return known.shape[1], known.mean(1), known.var(1, correction=0)
+    mean = known.mean(1)
+    return known.shape[1], mean, (known - mean[:, None]).square().mean(1)
 
 
 def _check_replay(name: str, observed: list[tuple[int, Tensor, Tensor]], live: list[Tensor]) -> None:

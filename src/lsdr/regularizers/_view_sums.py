@@ -181,12 +181,12 @@ def pull_back(
         weights: What they were weighed with.
         sketch: What was summed.
         views: The statistics of all examples.
-        gradient: Of the objective by each of `views`.
+        gradient: Of the objective by each of `views`; that by a covariance summed over both orders of its dimensions.
     """
     centred = rows - views.means[:, None]
     total = gradient.means[:, None] + 2 * gradient.variances[:, None] * centred
     if gradient.covariances is not None:
-        total += centred @ (gradient.covariances + gradient.covariances.transpose(1, 2))
+        total.baddbmm_(centred, gradient.covariances)
     if gradient.cross_covariance is not None:
         total[0] += centred[1] @ gradient.cross_covariance.T
         total[1] += centred[0] @ gradient.cross_covariance

@@ -35,7 +35,8 @@ class RepresentationConfig:
     modality: Literal["auto", "image", "text", "table"] = "auto"
     """What the data are; auto finds out."""
     label: str | None = None
-    """Column with the labels. They are measured with, never learned from."""
+    """Column with the labels, by default one called like one; "" for none. They are measured with, never learned
+    from."""
     text: str | None = None
     """Column with the text; by default the only one that there is."""
     drop: tuple[str, ...] = ()
@@ -57,8 +58,8 @@ class RepresentationConfig:
     tokenizer: str | None = None
     """Folder or file of a tokenizer to use instead of one trained on the data."""
     views: str = "default"
-    """Transformations that must not matter, with their strengths: lighting:0.4,rotation:30,scale:0.5,crop,blur,
-    noise:0.05,flip for images, token_dropout:0.1,span_deletion:0.2,dropout for text, marginal:0.6 for tables."""
+    """Transformations that must not matter, with their strengths, as in rotation:30,scale:0.5,blur for images,
+    token_dropout:0.1,dropout:0.1 for text, marginal:0.3 for tables; default for the modality's own."""
     model: str = "auto"
     """The backbone by the name of a preset (conv-tiny, transformer-tiny, mlp, ...), or, for text, a folder with a
     transformer on disk; auto chooses by the modality."""

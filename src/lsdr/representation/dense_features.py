@@ -40,9 +40,10 @@ def dense_features(
 
     Example:
         >>> import torch
+        >>> from lsdr.representation.data.fields import ImageFields
         >>> from lsdr.representation.models.images import ConvBackbone
         >>> backbone = ConvBackbone(1, [0.5], [0.2], widths=[8, 16], depth=1, code=32)
-        >>> encoder = Encoder(backbone, torch.nn.Identity(), None)
+        >>> encoder = Encoder(backbone, torch.nn.Identity(), ImageFields((1, 8, 8), (0.5,), (0.2,)))
         >>> maps = dense_features(encoder, torch.rand(2, 1, 12, 16), "backbone.stages.?.0")
         >>> {name: tuple(each.shape) for name, each in maps.items()}
         {'backbone.stages.0.0': (2, 8, 12, 16), 'backbone.stages.1.0': (2, 16, 6, 8)}

@@ -89,7 +89,7 @@ tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
 model = AutoModel.from_pretrained(folder).eval()
 found = tokenizer.encode_batch(texts)
 tokens, mask = torch.tensor([each.ids for each in found]), torch.tensor([each.attention_mask for each in found])
-mask[:, 0] = 1  # an empty text is one token of padding
+tokens[mask.sum(1) == 0, 0], mask[:, 0] = UNKNOWN, 1  # a text without a token is one unknown one
 hidden = model(input_ids=tokens, attention_mask=mask).last_hidden_state  # of tokens, (n, L, F)
 codes = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
 """,
@@ -139,7 +139,10 @@ def export_backbone(encoder: Encoder, folder: str | Path, *, ordered: OrderedCod
     if ordered is not None:
         with runs.atomic(folder / "ordered_codes.safetensors") as temporary:
             save_file(ordered.tensors() | {"scales": ordered.scales.cpu()}, temporary)
-    runs.write_text(folder / "README.md", _readme(kind, ordered))
+    readme = _readme(kind, ordered)
+    if isinstance(fields, TextFields):
+        readme = readme.replace("UNKNOWN", str(fields.unknown))
+    runs.write_text(folder / "README.md", readme)
     return folder
 
 

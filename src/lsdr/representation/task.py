@@ -29,7 +29,7 @@ _MEASURE_SEED = 20240601
 _VIEWS = ("first/", "second/")
 # Codes are called constant below this share of variance in their mean square, and flat where they vary in fewer
 # directions than this (participation ratio).
-_CONSTANT, _FLAT = 1e-4, 1.2
+_CONSTANT, _FLAT = 1e-4, 1.05
 
 
 @dataclass

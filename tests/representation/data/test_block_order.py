@@ -64,7 +64,9 @@ def test_a_window_mixes_row_groups_and_stays_within_its_chunks():
     first = made.batch(0)
     assert len({row // 32 for row in first}) == 4
     assert all(row % 32 < 2 for row in first)
-    assert first != sorted(first)
+    alone = BlockOrder(np.array([64]), 16, 0, Layout(streams=1, lanes=1, mix=1, chunk=16)).batch(0)
+    assert sorted(alone) == list(range(16))
+    assert alone != sorted(alone)
 
 
 def test_chunks_end_where_those_of_the_row_group_do():
@@ -91,6 +93,7 @@ def test_one_row_group_and_a_batch_smaller_than_the_streams():
 @pytest.mark.parametrize(
     ("rows", "groups", "row_bytes", "columns"),
     [
+        (1000, 1, 80.0, 16),
         (1000, 3, 80.0, 16),
         (2**20, 10, 80.0, 16),
         (65536, 160, 80.0, 16),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lsdr.representation.data.chunks import ChunkReader, Groups
 from lsdr.representation.data.open import open_data
 from lsdr.representation.data.representation_data import examples
 from lsdr.training.order import StepSampler, share
@@ -100,13 +101,28 @@ def test_chunks_of_a_large_row_group_are_read_in_turn_and_back(tmp_path):
     pq.write_table(pa.table({"x": np.arange(count, dtype=np.float64)}), tmp_path / "a.parquet", row_group_size=count)
     data = open_data(str(tmp_path / "a.parquet"), in_memory=0, holdout=0)
     assert data.train.part.layout.chunk < count
+    opened, tables = [], data.train.reader._tables
+    data.train.reader._tables = lambda group: (opened.append(group), tables(group))[1]
     order = data.train.order(1000, seed=0)
     rows = [data.train.__getitems__(order.batch(step)) for step in range(order.epoch)]
+    assert opened == [0]
     index = torch.cat([batch["index"] for batch in rows])
     x = torch.cat([batch["numeric"] for batch in rows])[:, 0].double() * data.fields.deviation[0] + data.fields.mean[0]
     assert torch.equal(x.round().long(), index)
     assert len(set(index.tolist())) == count
     assert data.train.__getitems__([5])["index"].tolist() == [5]
+
+
+def test_chunks_are_cut_anywhere(tmp_path):
+    for number in range(2):
+        file = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"x": np.arange(12_000) + 12_000 * number}), file, row_group_size=12_000)
+    groups = Groups([str(tmp_path / "0.parquet"), str(tmp_path / "1.parquet")])
+    reader = ChunkReader(groups, ["x"], 5000, lambda table, begin: {"x": table.column("x").to_numpy()}, kept=1)
+    for group, number in ((0, 0), (0, 1), (1, 0), (0, 2), (1, 2), (0, 1), (1, 1)):
+        first = 12_000 * group + 5000 * number
+        expected = np.arange(first, min(first + 5000, 12_000 * (group + 1)))
+        np.testing.assert_array_equal(reader.get(group, number)["x"], expected)
 
 
 def test_examples_are_few_rows_of_many_row_groups(blocks):

@@ -221,13 +221,21 @@ def test_a_constant_encoder_is_called_out(tmp_path):
 def test_codes_that_are_not_numbers_are_called_out(tmp_path):
     data = images()
     data.train.inputs["image"][0] = 255
-    measures = measure(Broken(), data, tmp_path, FEW)
+    measures = measure(Broken(), data, tmp_path, FEW, objective=lambda a, b: 1 / 0)
     found = told(tmp_path, "findings")["findings"][0]
     assert (found["severity"], found["kind"]) == ("error", "not_finite")
     assert "of the examples hold NaN or infinity" in found["message"]
     assert measures["collapsed"] == 1
     assert "linear_probe" not in measures
     assert "rank_me@raw" in measures
+
+
+def test_codes_that_vary_by_rounding_alone_have_collapsed(tmp_path):
+    encoder = Constant()
+    encoder.features = lambda inputs: Small.features(encoder, inputs) * 1e-4 + 1
+    measures = measure(encoder, images(), tmp_path, FEW)
+    assert measures["collapsed"] == 1
+    assert told(tmp_path, "findings")["findings"][0]["message"].startswith("collapsed: only ")
 
 
 def test_a_shortcut_is_called_out(tmp_path):

@@ -50,8 +50,8 @@ def lay_out(lengths: Integers, row_bytes: float, columns: int) -> Layout:
     """
     groups, typical = len(lengths), max(1.0, float(np.mean(lengths)))
     open_bytes = max(1.0, min(typical * row_bytes, columns * _PAGE))
-    readers = max(_STREAMS, min(groups, int(_BUDGET / open_bytes)))
     streams = min(_STREAMS, groups)
+    readers = max(streams, min(groups, int(_BUDGET / open_bytes)))
     lanes = max(1, min(_LANES, readers // streams))
     window = int(np.clip(_BUDGET / (streams * lanes * max(1.0, row_bytes)), _LEAST_WINDOW, _WINDOW))
     mix = max(4, int(window // typical))

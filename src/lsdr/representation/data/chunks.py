@@ -15,6 +15,7 @@ Columns = Mapping[str, Any]
 
 # Of each column of an open file: what it reads at a time.
 _BUFFER = 2**16
+_PIECE_ROWS = 2**12
 
 
 class Groups:
@@ -137,7 +138,9 @@ class ChunkReader:
         # A buffer makes Arrow read pages as they are needed, where it would load the columns of the row group whole.
         with pq.ParquetFile(self.groups.paths[file], metadata=self._metadata[file], buffer_size=_BUFFER) as opened:
             held, rows = list[Any](), 0
-            for batch in opened.iter_batches(self.chunk, row_groups=[number], columns=self.columns, use_threads=False):
+            for batch in opened.iter_batches(
+                min(self.chunk, _PIECE_ROWS), row_groups=[number], columns=self.columns, use_threads=False
+            ):
                 held.append(batch)
                 rows += batch.num_rows
                 while rows >= self.chunk:

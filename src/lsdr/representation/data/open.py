@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from lsdr.data.load import EMBEDDED
 from lsdr.representation.data.images import image_data
 from lsdr.representation.data.memory import TABLES, embedded_table, table_data
@@ -149,5 +147,4 @@ def _named(name: str, options: Options) -> RepresentationData:
     kind, keys = find_keys(row or {}, options.modality, options.label, options.text, name)
     if kind == "image":
         return image_data(name, **options.of(*IMAGE))
-    table = pa.Table.from_pylist([dict(row) for part in range(stream.parts) for row in stream.rows(part, 0)])
-    return open_table(table, name, options, keys.value)
+    return open_table(stream.table(), name, options, keys.value)

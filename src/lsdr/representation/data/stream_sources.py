@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from lsdr.representation.data.stream import Keys, Row, stream_shape
 
 _BATCH = 64
@@ -69,6 +71,20 @@ class HuggingFaceStream:
         for batch in (data.skip(skip) if skip else data).iter(batch_size=_BATCH):
             names = list(batch)
             yield from (dict(zip(names, row, strict=True)) for row in zip(*batch.values(), strict=True))
+
+    def table(self) -> pa.Table:
+        """All rows in memory, by way of the package's cache.
+
+        Raises:
+            ValueError: If they cannot be loaded.
+        """
+        import datasets
+
+        try:
+            found: pa.Table = datasets.load_dataset(self._repository, split=self._split).with_format("arrow")[:]
+        except Exception as error:  # as above
+            raise ValueError(f"{self.title} cannot be loaded: {error}") from error
+        return found
 
     def named(self, keys: Keys) -> Keys:
         """With the names of the classes, where the dataset says them."""

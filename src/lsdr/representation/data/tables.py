@@ -120,7 +120,7 @@ def learn_columns(table: pa.Table, problems: Problems) -> TableFields:
                 continue
             moments = Moments.of(finite[:, None])
             spread = float(np.sqrt(moments.covariance()[0, 0]))
-            if spread <= 1e-9 * abs(float(moments.mean[0])) or finite.min() == finite.max():
+            if spread <= 1e-9 * abs(float(moments.mean[0])):
                 problems.add("constant", name, f"the column {name!r} is {finite[0]:g} in every row")
                 continue
             numeric.append(name)

@@ -94,7 +94,7 @@ def measure_all(
         _neighbours(session)
     if ordered is not None:
         _directions(session, ordered)
-    if objective is not None:
+    if objective is not None and session.about["finite"] == 1:
         _objective(session, objective)
     told = judge(session.flat(), session.about)
     collapsed = any(each["kind"] in ("collapsed", "not_finite") for each in told["findings"])
@@ -109,15 +109,15 @@ def _spectra(session: Session) -> OrderedCodes | None:
     Ranks are those of training examples, of which there are more; invariance is that of held-out ones.
     """
     train, heldout = session.material.train, session.material.heldout
-    seen, unseen = session.views(train), session.views(heldout)
+    seen, unseen = session.views(train), session.views(heldout) if len(heldout) else None
     told, ordered, canonical = list[dict[str, Any]](), None, list[float]()
     for kind, each in session.encoders.items():
         codes = session.train[kind] = each(train.inputs)
         session.heldout[kind] = each(heldout.inputs) if len(heldout) else codes[:0]
         found, pair = spectral_measures(codes), (each(seen[0]), each(seen[1]))
         values = {name: found[name] for name in _OF_CODES} | {"lidar": view_measures(*pair)["lidar"]}
-        finite, own = bool(pair[0].isfinite().all() and pair[1].isfinite().all()), view_measures(*pair)["invariance"]
-        if len(heldout):
+        own = view_measures(*pair)["invariance"]
+        if unseen is not None:
             other = each(unseen[0]), each(unseen[1])
             values["invariance"] = view_measures(*other)["invariance"]
             values["overfitting_gap"] = own - values["invariance"]
@@ -134,15 +134,23 @@ def _spectra(session: Session) -> OrderedCodes | None:
                 "variation": found["variation"],
                 "chance": None,
             }
-            if finite and math.isfinite(found["effective_rank"]) and math.isfinite(own):
-                ordered = OrderedCodes.of(Moments.of(pair[0].double(), pair[1].double()))
-                canonical = ordered.correlations.tolist()
+            if math.isfinite(found["effective_rank"]) and math.isfinite(own):
+                ordered = _ordered(*pair)
+                canonical = [] if ordered is None else ordered.correlations.tolist()
     if session.config.layers:
         few = slice(0, session.config.view_examples)
         layers = layer_spectra(session.encoder, rows(seen[0], few), rows(seen[1], few), session.config.batch)
         told = [*layers, *told]
     session.write("spectra", {"layers": told, "canonical": canonical})
     return ordered
+
+
+def _ordered(a: Tensor, b: Tensor) -> OrderedCodes | None:
+    """The directions of codes by what two views share; None of codes that vary by rounding."""
+    try:
+        return OrderedCodes.of(Moments.of(a.double(), b.double()))
+    except ValueError:
+        return None
 
 
 def _labels(session: Session, ordered: OrderedCodes | None) -> dict[str, LinearProbe]:

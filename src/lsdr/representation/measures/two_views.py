@@ -117,7 +117,7 @@ def icc_of_codes(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> float:
 
     Example:
         >>> icc_of_codes(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
-        0.6
+        0.7777778
     """
     if len(a) < 2:
         return math.nan

@@ -49,7 +49,7 @@ TRANSFORMATIONS: dict[str, dict[str, Kind]] = {
         "marginal": Kind(
             "s of the cells of a row redrawn, each from its column's cells in training rows",
             "",
-            0.6,
+            0.3,
             1.0,
             (0.1, 0.3, 0.6),
         ),
@@ -68,7 +68,7 @@ TRANSFORMATIONS: dict[str, dict[str, Kind]] = {
 DEFAULTS = {
     "image": "crop:0.5,rotation:15,lighting:0.4,noise:0.05",
     "text": "token_dropout:0.1,span_deletion:0.2,dropout:0.1",
-    "table": "marginal:0.6",
+    "table": "marginal:0.3",
 }
 """What "default" stands for; images of several channels get "colour:0.2" more, those of three "grey:0.2" too."""
 

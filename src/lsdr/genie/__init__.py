@@ -1,0 +1,1 @@
+"""The Genie: ask the documents, and get only what they say."""
