@@ -27,9 +27,9 @@ TUNING_SEED = 100
 # What is not looked at while an arm trains, and what no claim here needs.
 COMMON = ("--evaluate-every", "1000000", "--monitor-every", "0", "--sample-every", "0", "--checkpoint-every", "1000000")
 LITTLE = ("--no-transformations", "--no-corruptions", "--no-layers", "--no-references")
-BATCHES = ("--holdout", "0.3", "--steps", "200", "--batch-size", "64", *COMMON)
+BATCHES = ("--holdout", "0.3", "--steps", "400", "--batch-size", "64", *COMMON)
 DIGITS = ("--views", VIEWS, *BATCHES)
-IMAGES = ("--views", f"{VIEWS},flip", "--size", "16", "--limit", "20000", "--steps", "200", "--batch-size", "64")
+IMAGES = ("--views", f"{VIEWS},flip", "--limit", "20000", "--steps", "200", "--batch-size", "64")
 
 
 @dataclass(frozen=True)

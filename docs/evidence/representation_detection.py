@@ -106,7 +106,7 @@ def dense(encoder: Encoder, images: Tensor) -> Tensor:
 
 def run(out: Path, *, seeds: int, quick: bool) -> None:
     """Do the seeds that are not done yet."""
-    path, count, steps = out / "detection.json", 20 if quick else 300, 3 if quick else 150
+    path, count, steps = out / "detection.json", 20 if quick else 300, 3 if quick else 300
     found: dict[str, Any] = read_json(path) if path.exists() else {"steps": steps, "scenes": count, "seeds": {}}
     for seed in range(seeds):
         if str(seed) in found["seeds"]:

@@ -303,7 +303,7 @@ def best_supervised_rate(data: RepresentationData, steps: int) -> float:
 
 def run(out: Path, *, seeds: int, rate: float, quick: bool) -> None:
     """Do the seeds that are not done yet."""
-    path, steps = out / "study.json", 3 if quick else 200
+    path, steps = out / "study.json", 3 if quick else 400
     found: dict[str, Any] = read_json(path) if path.exists() else {"seeds": {}}
     data = load(configured(0, rate, steps))
     if "supervised_rate" not in found:

@@ -87,7 +87,9 @@ if TYPE_CHECKING:
     from lsdr.regularizers.spectral_penalties import target_slope as target_slope
     from lsdr.regularizers.spectral_penalty import SpectralPenalty as SpectralPenalty
     from lsdr.report.operator.page import write_operator_page as write_operator_page
+    from lsdr.representation.dense_features import dense_features as dense_features
     from lsdr.representation.estimator import RepresentationEncoder as RepresentationEncoder
+    from lsdr.representation.export import export_backbone as export_backbone
     from lsdr.representation.measures.alpha_req import alpha_req as alpha_req
     from lsdr.representation.measures.lidar import lidar as lidar
     from lsdr.representation.measures.rank_me import rank_me as rank_me
@@ -149,10 +151,12 @@ _HOMES = {
     "condition_number": "lsdr.statistics.condition_number",
     "convolution_bracket": "lsdr.linalg.convolution",
     "ddim": "lsdr.diffusion.ddim",
+    "dense_features": "lsdr.representation.dense_features",
     "discrete_time_scale": "lsdr.probes.denoising_step",
     "effective_rank": "lsdr.statistics.effective_rank",
     "euler": "lsdr.diffusion.euler",
     "exact_singular_values": "lsdr.linalg.exact",
+    "export_backbone": "lsdr.representation.export",
     "feature_summary": "lsdr.probes.features",
     "gradient_penalty": "lsdr.gan.gradient_penalty",
     "grid_artifacts": "lsdr.fourier.grid_artifacts",

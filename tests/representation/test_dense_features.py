@@ -63,6 +63,16 @@ def test_the_encoder_is_left_as_it_was_and_gradients_flow_where_they_may(encoder
     assert not [module for module in encoder.modules() if module._forward_hooks]
 
 
+def test_it_runs_in_evaluation_mode(encoder):
+    modes = []
+    hook = encoder.backbone.stem.register_forward_hook(lambda module, _, output: modes.append(module.training))
+    encoder.train()
+    dense_features(encoder, torch.rand(1, 3, 8, 8))
+    hook.remove()
+    assert modes == [False]
+    assert encoder.backbone.stem.training
+
+
 @pytest.mark.parametrize(
     ("layers", "channels", "message"),
     [

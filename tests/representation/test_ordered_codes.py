@@ -66,6 +66,8 @@ def test_directions_are_those_of_the_generalised_eigenproblem(seed):
     np.testing.assert_allclose(ordered.correlations, values[::-1], rtol=1e-9)
     np.testing.assert_allclose(ordered.rotation.abs(), np.abs(vectors[:, ::-1]), rtol=1e-6, atol=1e-9)
     assert (ordered.correlations.diff() < 0).all()
+    largest = ordered.rotation.gather(0, ordered.rotation.abs().argmax(0, keepdim=True))
+    assert (largest > 0).all()  # of w and -w always the same one
 
 
 def test_correlations_are_canonical_ones():

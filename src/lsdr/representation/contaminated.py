@@ -28,6 +28,8 @@ class Contaminated(Dataset[Any]):
     def __init__(self, dataset: Any, share: float, fields: Fields) -> None:
         self.dataset, self.share, self.fields = dataset, share, fields
         self.order: Any = getattr(dataset, "order", None)
+        if hasattr(dataset, "draw"):
+            self.draw: Any = dataset.draw
 
     def __len__(self) -> int:
         """Number of examples."""

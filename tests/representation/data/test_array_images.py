@@ -51,6 +51,12 @@ def test_scales_of_every_kind_of_number(pixels, smallest, largest):
     np.testing.assert_allclose(image[0, 0], expected, atol=1e-6)
 
 
+def test_brighter_than_what_was_learned_from_is_one():
+    data = open_data(np.full((9, 4, 4), 1000, dtype=np.uint16), holdout=0)
+    brighter = {"image": torch.tensor([[[[2046, 1023]]]]), "index": torch.tensor([0])}
+    assert prepare(brighter, data.fields)["image"].tolist() == [[[[1.0, 1.0]]]]
+
+
 def test_a_channel_that_is_constant_has_deviation_one():
     pixels = DRAW.random((9, 2, 4, 5))
     pixels[:, 1] = 0.5

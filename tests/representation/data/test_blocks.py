@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lsdr.representation.data import images as image_module
+from lsdr.representation.data.block_order import Layout
 from lsdr.representation.data.chunks import ChunkReader, Groups
 from lsdr.representation.data.open import open_data
 from lsdr.representation.data.representation_data import examples
@@ -164,7 +166,9 @@ def test_empty_texts_are_replaced_by_the_next(tmp_path):
     assert data.show(3).startswith("the word 3 again")
 
 
-def test_large_files_of_images(tmp_path, png):
+@pytest.mark.parametrize("chunk", [3, 16384])
+def test_large_files_of_images(tmp_path, png, monkeypatch, chunk):
+    monkeypatch.setattr(image_module, "lay_out", lambda *_: Layout(streams=2, lanes=2, mix=2, chunk=chunk))
     images = [{"bytes": png(number) if number != 21 else b"no picture", "path": ""} for number in range(64)]
     table = pa.table({"image": images, "label": [number % 3 for number in range(64)]})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=8)

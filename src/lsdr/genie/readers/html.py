@@ -11,22 +11,26 @@ from lsdr.genie.readers.text import decode
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w-]{1,40})", re.I)
 # XHTML may close these at once; HTML would read on to an end that never comes.
 _CLOSED = re.compile(r"<(script|style|title|textarea|iframe|noscript)\b([^<>]*)/>", re.I)
-_UNSEEN = frozenset(
-    ("script", "style", "noscript", "noframes", "template", "head", "title", "meta", "link", "base", "iframe", "frame")
-    + ("object", "embed", "applet", "canvas", "audio", "video", "svg", "annotation", "annotation-xml", "datalist")
-    + ("select", "textarea")
-)
+_NOT_TEXT = ("script", "style", "noscript", "noframes", "template", "head", "title", "meta", "link", "base", "datalist")
+_LOADED = ("iframe", "frame", "object", "embed", "applet", "canvas", "audio", "video", "svg", "select", "textarea")
+_UNSEEN = frozenset((*_NOT_TEXT, *_LOADED, "annotation", "annotation-xml"))
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|(?:font-size|opacity)\s*:\s*0(?![.\d]*[1-9])", re.I)
-# A line of its own, and one with an empty line around it.
-_LINES = frozenset(
-    ("div", "tr", "li", "dt", "dd", "address", "article", "aside", "body", "footer", "form", "header", "main", "nav")
-    + ("section", "caption")
-)
-_PARAGRAPHS = frozenset(
-    ("p", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "blockquote", "pre", "ul", "ol", "dl", "table", "figure")
-    + ("figcaption", "fieldset", "details", "summary")
-)
+# Lines of their own, and paragraphs with an empty line around them.
+_PARTS = ("address", "article", "aside", "body", "footer", "form", "header", "main", "nav", "section")
+_LINES = frozenset((*_PARTS, "div", "tr", "li", "dt", "dd", "caption"))
+_LISTS = ("ul", "ol", "dl", "table", "figure", "figcaption", "fieldset", "details", "summary")
+_PARAGRAPHS = frozenset((*_LISTS, "p", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "blockquote", "pre"))
 _CELLS = frozenset(("td", "th"))
+# Pages nested deeper are refused: a tree 200,000 elements deep took minutes to walk, and browsers stop at 512. The
+# elements left out of the count have no end, or end where the next one begins.
+_DEEPEST = 3000
+_TAGS = re.compile(
+    r"<(/?)(?!(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr|p|li|dt|dd|t[rdh]|option|tbody|thead|"
+    r"tfoot|colgroup)\b)[a-z][^<>/]*(?:/(?!>)[^<>/]*)*(/?)>?",
+    re.I,
+)
+_RAW = re.compile(r"<!--|<script\b|<style\b", re.I)
+_RAW_ENDS = {"<!--": re.compile("-->"), "<script": re.compile("</script", re.I), "<style": re.compile("</style", re.I)}
 _SPACES = re.compile(r"[ \t\n\f\r]+")
 
 
@@ -107,6 +111,30 @@ def _write(root: Any) -> str:
     return "".join(out.parts)
 
 
+def _elements(source: str) -> str:
+    """The page without comments, scripts and styles, whose text may look like tags."""
+    parts, at = [], 0
+    while start := _RAW.search(source, at):
+        parts.append(source[at : start.start()])
+        end = _RAW_ENDS[start[0].lower()].search(source, start.end())
+        if end is None:
+            return "".join(parts)
+        at = end.end()
+    return "".join([*parts, source[at:]])
+
+
+def _depth(source: str) -> int:
+    """How deep the elements nest at most, nearly: from the tags alone."""
+    depth = deepest = 0
+    for tag in _TAGS.finditer(_elements(source)):
+        if tag[1]:
+            depth = max(0, depth - 1)
+        elif not tag[2]:
+            depth += 1
+            deepest = max(deepest, depth)
+    return deepest
+
+
 def _decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
     """The page's own word for its encoding, where it has one and its bytes agree; else as any text."""
     declared = _CHARSET.search(data[:4096])
@@ -136,6 +164,8 @@ def read_html(name: str, data: bytes) -> Document:
     source, problems = _decode(name, data)
     if source.lstrip().startswith("<?xml") or name.lower().endswith(".xhtml"):
         source = _CLOSED.sub(r"<\1\2></\1>", source)
+    if _depth(source) > _DEEPEST:
+        raise UnreadableError(name, f"nests its elements more than {_DEEPEST:,} deep, which no page for readers does")
     tree = LexborHTMLParser(source)
     body = clean(_write(tree.body)).strip() if tree.body is not None else ""
     heading = tree.css_first("head > title")
