@@ -98,7 +98,8 @@ def page_image(path: str | Path, page: int, width: int = 900, highlight: str | N
             try:
                 sheet = pdf[page - 1]
                 across, along = sheet.get_size()
-                scale = min(width / across, PICTURE_SIDE / along)
+                # A millionth less, for the sides are rounded up.
+                scale = min((width - 1e-6) / across, (PICTURE_SIDE - 1e-6) / along)
                 bitmap = sheet.render(scale=scale, may_draw_forms=False)
                 picture = bitmap.to_pil().convert("RGB")
                 points = bitmap.get_posconv(sheet)

@@ -7,8 +7,10 @@ import zipfile
 def make_pdf(pages, font="/Helvetica", extra="", rest=""):
     """A PDF whose pages show lines of text; a page None shows a grey picture, as a scanned one does."""
     objects = ["<< /Type /Catalog /Pages 2 0 R >>", "", f"<< /Type /Font /Subtype /Type1 /BaseFont {font} >>"]
-    objects.append("<< /Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8 "
-                   "/Length 1 >>\nstream\n\x80\nendstream")
+    objects.append(
+        "<< /Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8 "
+        "/Length 1 >>\nstream\n\x80\nendstream"
+    )
     kids = []
     for lines in pages:
         if lines is None:

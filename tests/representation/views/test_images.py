@@ -7,7 +7,7 @@ from scipy import stats
 from lsdr.representation.data.fields import ImageFields
 from lsdr.representation.data.representation_data import prepare
 from lsdr.representation.views.geometry import resampling
-from lsdr.representation.views.images import change_pixels
+from lsdr.representation.views.images import PIXELS, change_pixels
 from lsdr.representation.views.open import open_views, single
 from lsdr.representation.views.pixel_noise import normal
 
@@ -231,3 +231,12 @@ def test_the_mean_is_the_same_however_it_is_added_up():
     made = step.apply({"image": x}, draws)["image"]
     other = step.apply({"image": x.flip(1, 2, 3)}, draws)["image"]
     assert made.equal(other.flip(1, 2, 3))
+
+
+def test_what_is_no_number_stays_none(images):
+    x = picture(4)
+    x[0, 0, 0, 0] = torch.nan
+    for name in PIXELS:
+        made = changed(images, name, 0.5, x)
+        assert made[0].isnan().any() or name == "flip"
+        assert made[1:].isfinite().all()

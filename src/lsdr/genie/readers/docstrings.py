@@ -7,6 +7,8 @@ import tokenize
 import warnings
 
 from lsdr.genie.document import Document
+from lsdr.genie.limits import PYTHON_BYTES
+from lsdr.genie.problem import UnreadableError
 from lsdr.genie.readers.clean import clean
 from lsdr.genie.readers.text import decode, read_text
 
@@ -42,8 +44,10 @@ def read_docstrings(name: str, data: bytes) -> Document:
     as it is written.
 
     Raises:
-        UnreadableError: If the bytes are no text, or there is none.
+        UnreadableError: If the bytes are no text, or there is none, or too much.
     """
+    if len(data) > PYTHON_BYTES:
+        raise UnreadableError(name, f"is too large: {len(data):,} bytes of Python, of at most {PYTHON_BYTES:,}")
     source, problems = _source(name, data)
     try:
         with warnings.catch_warnings():

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from lsdr.genie.document import Document
+from lsdr.genie.limits import HTML_BYTES
 from lsdr.genie.problem import UnreadableError
 from lsdr.genie.readers.clean import clean
 from lsdr.genie.readers.text import decode
@@ -71,21 +72,14 @@ def _seen(node: Any) -> bool:
     return not attributes or ("hidden" not in attributes and not _HIDDEN.search(attributes.get("style") or ""))
 
 
-def _children(node: Any) -> list[Any]:
-    """The children, last first, as a stack takes them."""
-    found, child = [], node.child
-    while child is not None:
-        found.append(child)
-        child = child.next
-    return found[::-1]
-
-
 def _write(root: Any) -> str:
     """The tree's text, without recursion: hostile pages nest a hundred thousand deep."""
     out, pre = _Writer(), 0
     stack: list[Any] = [root]
     while stack:
         node = stack.pop()
+        if not isinstance(node, str) and node is not root and node.next is not None:
+            stack.append(node.next)
         tag = node if isinstance(node, str) else node.tag
         lines = 2 if tag in _PARAGRAPHS else 1 if tag in _LINES else 0
         if isinstance(node, str):  # the end of an element
@@ -107,7 +101,8 @@ def _write(root: Any) -> str:
             pre += tag == "pre"
             out.block(lines)
             stack.append(tag)
-            stack.extend(_children(node))
+            if node.child is not None:
+                stack.append(node.child)
     return "".join(out.parts)
 
 
@@ -161,6 +156,8 @@ def read_html(name: str, data: bytes) -> Document:
     """
     from selectolax.lexbor import LexborHTMLParser
 
+    if len(data) > HTML_BYTES:
+        raise UnreadableError(name, f"is too large: {len(data):,} bytes of HTML, of at most {HTML_BYTES:,}")
     source, problems = _decode(name, data)
     if source.lstrip().startswith("<?xml") or name.lower().endswith(".xhtml"):
         source = _CLOSED.sub(r"<\1\2></\1>", source)

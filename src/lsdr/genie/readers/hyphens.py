@@ -5,7 +5,7 @@ from collections import Counter
 
 # PDFium gives this character for a hyphen at a line's end, and swallows the line's end with it.
 _SOFT = "\ufffe"
-_CUT = re.compile(rf"(?P<word>[\w-]*(?:{_SOFT}[\w-]*)+)(?P<rest>[^\s{_SOFT}]*)(?P<space>[ \t]?)")
+_CUT = re.compile(rf"(?<![\w-])(?P<word>[\w-]*(?:{_SOFT}[\w-]*)+)(?P<rest>[^\s{_SOFT}]*)(?P<space>[ \t]?)")
 _WORD = re.compile(r"[\w-]+")
 
 
@@ -32,7 +32,8 @@ def join_cut_words(pages: list[str]) -> list[str]:
     """
     if not any(_SOFT in page for page in pages):
         return pages
-    words = Counter(word.casefold() for page in pages for word in _WORD.findall(page))
+    # The parts of cut words are no words of their own.
+    words = Counter(word.casefold() for page in pages for word in _WORD.findall(_CUT.sub(" ", page)))
 
     def whole(match: re.Match[str]) -> str:
         first, *others = match["word"].split(_SOFT)

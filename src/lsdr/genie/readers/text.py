@@ -1,7 +1,7 @@
 """Text of any encoding."""
 
 import codecs
-import re
+import io
 
 from lsdr.genie.document import Document
 from lsdr.genie.problem import UnreadableError
@@ -28,6 +28,7 @@ _MAGIC = (
     (b"SQLite format 3\x00", "an SQLite database"),
 )
 _SAMPLE = 1 << 16
+_NAMED = 5
 # Control characters that no text has: all but tab, newline, vertical tab, form feed, return and escape.
 _CONTROL = bytes([*range(1, 9), *range(14, 27), *range(28, 32), 127])
 _MOST_CONTROL = 0.02
@@ -59,17 +60,18 @@ def _western(line: bytes) -> str:
         return line.decode("latin-1")
 
 
-def _mixed(data: bytes) -> tuple[str, list[int]]:
-    """Lines that are UTF-8 as UTF-8, the others as Windows-1252; and the numbers of the others."""
-    parts: list[str] = []
-    others: list[int] = []
-    for number, line in enumerate(re.split(rb"(?<=\n)", data), 1):
+def _mixed(data: bytes) -> tuple[str, int, list[int]]:
+    """Lines that are UTF-8 as UTF-8, the others as Windows-1252; how many the others are, and where the first are."""
+    out, count, first = io.StringIO(newline=""), 0, []
+    for number, line in enumerate(io.BytesIO(data), 1):
         try:
-            parts.append(line.decode("utf-8"))
+            out.write(line.decode("utf-8"))
         except UnicodeDecodeError:
-            parts.append(_western(line))
-            others.append(number)
-    return "".join(parts), others
+            out.write(_western(line))
+            count += 1
+            if count <= _NAMED:
+                first.append(number)
+    return out.getvalue(), count, first
 
 
 def decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
@@ -103,11 +105,11 @@ def decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        text, others = _mixed(data)
-        first = ", ".join(map(str, others[:5])) + (" ..." if len(others) > 5 else "")
+        text, count, lines = _mixed(data)
+        first = ", ".join(map(str, lines)) + (" ..." if count > _NAMED else "")
         problems.append(
-            f"{len(others)} lines are not UTF-8 and were read as Windows-1252 (lines {first}): save the file as UTF-8 "
-            f"if letters look wrong"
+            f"{count} lines are not UTF-8 and were read as Windows-1252 (lines {first}): save the file as UTF-8 if "
+            f"letters look wrong"
         )
     return clean(text), tuple(problems)
 

@@ -88,8 +88,8 @@ def _raise(image: Tensor, draws: Draws) -> Tensor:
     # x^g is (sqrt x)^(2g), whose exponent is 1 or more: smooth enough for straight lines between knots (error < 5e-5).
     table = draws["table"]
     place = image.clamp(0, 1).sqrt().flatten(1) * _KNOTS
-    below = place.floor().clamp(max=_KNOTS - 1)
-    share, knot = place - below, below.long()
+    knot = place.long().clamp(0, _KNOTS - 1)  # also of what is no number, which stays none
+    share = place - knot
     raised = table.gather(1, knot) * (1 - share) + table.gather(1, knot + 1) * share
     return raised.view_as(image)
 
