@@ -29,7 +29,9 @@ COMMON = ("--evaluate-every", "1000000", "--monitor-every", "0", "--sample-every
 LITTLE = ("--no-transformations", "--no-corruptions", "--no-layers", "--no-references")
 BATCHES = ("--holdout", "0.3", "--steps", "400", "--batch-size", "64", *COMMON)
 DIGITS = ("--views", VIEWS, *BATCHES)
-IMAGES = ("--views", f"{VIEWS},flip", "--limit", "20000", "--steps", "200", "--batch-size", "64")
+# Of 32x32 pixels and 5000 examples the probes alone take minutes: raw features are as many as pixels.
+SMALLER = ("--size", "16", "--train-examples", "2000", "--view-examples", "200")
+IMAGES = ("--views", f"{VIEWS},flip", "--limit", "20000", "--steps", "200", "--batch-size", "64", *SMALLER)
 
 
 @dataclass(frozen=True)

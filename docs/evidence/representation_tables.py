@@ -267,7 +267,9 @@ def collect(folder: Path) -> dict[str, Any]:
     curves: dict[str, dict[str, Any]] = {}
     for run in sorted(folder.glob("*/seed=*")):
         curves.setdefault(run.parent.name, {})[run.name.removeprefix("seed=")] = _curves(run)
-    return {"experiment": about, "summary": read_json(folder / "summary.json"), "curves": curves}
+    # The summary's comparisons are each with the first arm: here arms are compared by the rule above.
+    summary = {"methods": read_json(folder / "summary.json")["methods"]}
+    return {"experiment": about, "summary": summary, "curves": curves}
 
 
 def _curves(run: Path) -> dict[str, Any]:
@@ -299,7 +301,11 @@ def write_tables(out: Path, *, quick: bool) -> None:
     """Keep what the runs left; write docs/evidence/representation-tables.md."""
     target = out if quick else RESULTS
     for folder in sorted(path.parent for path in out.glob("*/summary.json")):
-        text = json.dumps(collect(folder), indent=1)
+        kept = collect(folder)
+        source = kept["experiment"]["config"].get("data", "")
+        # Where files lay on the machine says nothing about the runs.
+        text = json.dumps(kept, indent=1).replace(str(out), "runs/evidence-representation")
+        text = text.replace(source, Path(source).name) if "/" in source else text
         (target / f"representation-{folder.name}.json").write_text(text + "\n")
     for name in ("study", "detection"):
         if (out / f"{name}.json").exists():

@@ -48,6 +48,7 @@ def test_the_words_are_marked_where_they_are(path):
     # The baseline of the first line is 72 points below the top of 792, "beta" begins 35 points into it.
     assert (rows.min() > 60 / 792) & (rows.max() < 78 / 792)
     assert (columns.min() > 100 / 612) & (columns.max() < 135 / 612)
+    assert columns.max() > 129 / 612
     below, _ = marked(path, "delta epsilon")
     assert below.min() > rows.max()
 

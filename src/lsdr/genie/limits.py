@@ -3,8 +3,8 @@
 # Bytes of a file, and characters of its text.
 MAX_BYTES = 200 * 1024**2
 PDF_PAGES = 10_000
-# Their trees take twenty and a hundred times their bytes.
-HTML_BYTES = 64 * 1024**2
+# Their trees take twenty-five and a hundred times their bytes.
+HTML_BYTES = 32 * 1024**2
 PYTHON_BYTES = 4 * 1024**2
 # What a .docx may unpack to, how many times its packed size, in how many files, and how much of it as one XML file
 # (a parsed tree takes some ten times its bytes).

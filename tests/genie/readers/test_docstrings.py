@@ -80,5 +80,5 @@ def test_odd_escapes_do_not_warn_and_nothing_runs(tmp_path):
 
 def test_what_would_take_too_large_a_tree_is_refused(monkeypatch):
     monkeypatch.setattr(module, "PYTHON_BYTES", 100)
-    with pytest.raises(UnreadableError, match="too large: .* of at most 100"):
+    with pytest.raises(UnreadableError, match=r"too large: .* of at most 100"):
         read("a.py", b"x = 1\n" * 20)

@@ -144,6 +144,12 @@ def test_what_is_no_word_document_is_refused(data, said):
         read("a.docx", data)
 
 
+def test_an_archive_of_a_version_to_come_is_refused(plain):
+    at = plain.rindex(b"PK\x01\x02") + 6
+    with pytest.raises(UnreadableError, match="no ZIP archive that can be read"):
+        read("a.docx", plain[:at] + b"\xff" + plain[at + 1 :])
+
+
 def test_an_empty_document_and_a_zip_of_something_else_are_refused(plain):
     with pytest.raises(UnreadableError, match="holds no text"):
         read("a.docx", saved(docx.Document()))
