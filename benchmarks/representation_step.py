@@ -147,6 +147,8 @@ def alone(name: str, output: Tensor) -> float:
 def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    elif torch.get_num_threads() == 1:
+        return time.process_time()  # which other programs disturb less
     return time.perf_counter()
 
 
@@ -163,8 +165,8 @@ def measure(names: list[str], config: RepresentationConfig, rounds: int) -> tupl
             task = build_task(config, data, accelerator.device)
             opened = open_stepper(task, training, accelerator, (regularizer_of(name),))
             steppers[name] = stack.enter_context(opened)
-        task = steppers[PLAIN].task
-        width = task.model(task.seen).shape[1]  # type: ignore[attr-defined]
+        plain: Any = steppers[PLAIN].task
+        width = plain.model(plain.seen).shape[1]
         output = torch.randn(2 * training.batch_size, width, device=accelerator.device)
         for number in range(-3, rounds):  # three to warm up
             turn = list(names)
@@ -181,6 +183,7 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits")
+    parser.add_argument("--size", type=int, default=None, help="side of images in pixels; by default the data's own")
     parser.add_argument("--model", default="auto")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--projector", type=int, default=None, help="width; by default the model's")
@@ -193,7 +196,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     ours = [*OBJECTIVES, "sim_clr"]
     names = [PLAIN, AGAIN, *ours, *(each for each in LOSSES if each.startswith("peer"))]
-    config = RepresentationConfig(data=options.data, model=options.model, projector=options.projector)
+    config = RepresentationConfig(
+        data=options.data, size=options.size, model=options.model, projector=options.projector
+    )
     training = replace(config.training, batch_size=options.batch, trackers=())
     steps, own, width = measure(names, replace(config, training=training), options.rounds)
 
@@ -213,7 +218,7 @@ def main() -> None:
     if not options.quick:
         record: dict[str, Any] = {
             "benchmark": "representation_step",
-            **{name: getattr(options, name) for name in ("data", "model", "batch", "rounds", "threads")},
+            **{name: getattr(options, name) for name in ("data", "size", "model", "batch", "rounds", "threads")},
             "width": width,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "plain_ms": plain,
