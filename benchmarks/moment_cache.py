@@ -9,9 +9,9 @@ One step of VICReg on a small convolutional encoder, 4096 examples in two views,
 - and `chunks`, each chunk's own loss, which finds another gradient: what giving up exactness saves.
 
 The floor is what every two-pass scheme needs: each chunk forward without a graph, then forward and backward for a
-gradient that is known already. Times are of steps in turns, in an order drawn anew every round; a ratio is to the
-plain batch of the same round, its median, least and most over rounds are shown. Peak memory is that of a process of its
-own, above what it held before the step (on a GPU the allocator's peak).
+gradient that is known already. Times are of steps in turns, in an order drawn anew every round (on a CPU they are
+processor time); a ratio is to the plain batch of the same round, its median, least and most over rounds are shown. Peak
+memory is that of a process of its own, above what it held before the step (on a GPU the allocator's peak).
 """
 
 import argparse
@@ -127,13 +127,14 @@ class Bench:
         self.chunks = [torch.cat(views) for views in cut]
 
     def step(self, scheme: str) -> float:
-        """One gradient; its seconds."""
+        """One gradient; its seconds, on a CPU those of the processor, which other programs do not lengthen."""
+        clock = time.perf_counter if self.device.type == "cuda" else time.process_time
         self.model.zero_grad()
         self._synchronize()
-        start = time.perf_counter()
+        start = clock()
         STEPS[scheme](self.model, self.chunks)
         self._synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
     def gradient(self) -> Tensor:
         """The gradient of the step before."""

@@ -221,9 +221,34 @@ def test_statistics_are_float32_under_autocast_and_right_far_from_the_origin():
             net(exact)
             penalty().backward()
         assert (rows.grad - exact.grad).norm() < 1e-3 * exact.grad.norm()
-    model = nn.Linear(4, 4)
-    with attach(model, SpectralObjective(layers="")) as penalty, torch.autocast("cpu", torch.bfloat16):
-        assert model(torch.cat([x, y]).float()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast_touches_no_statistic_and_no_gradient(name):
+    rows = torch.cat(examples(20)).float().requires_grad_()
+    found = []
+    for enabled in (False, True):
+        with attach(nn.Identity(), SpectralObjective(name, layers="")) as penalty:
+            for cuts in (1, 2):
+                rows.grad = None
+                chunks = both(*rows.chunk(2), 20 // cuts)
+                model = next(iter(penalty._terms.values()))._features.layers[""]
+                with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                    if cuts > 1:
+                        with penalty.observe():
+                            for chunk in chunks:
+                                model(chunk)
+                    for chunk in chunks:
+                        model(chunk)
+                        penalty().backward()
+                found.append((rows.grad, *penalty.values.values()))
+    for actual, expected in zip(found[2], found[0], strict=True):
+        assert torch.equal(actual, expected)
+    for actual, expected in zip(found[3], found[1], strict=True):
+        assert torch.equal(actual, expected)
+    model = nn.Linear(3, 4)
+    with attach(model, SpectralObjective(name, layers="")) as penalty, torch.autocast("cpu", torch.bfloat16):
+        assert model(rows).dtype == torch.bfloat16
         assert penalty().dtype == torch.float32
 
 

@@ -76,30 +76,9 @@ class SpectralObjectiveTerm:
             ValueError: If a layer's rows are not two views, or are fewer than two examples.
         """
         collected = self._features.take()
-        live: dict[str, list[Tensor]] = {}
-        for name, outputs in collected.items():
-            with torch.autocast(outputs[0].device.type, enabled=False):
-                live[name] = [self._rows(name, output) for output in outputs]
-        self._solve(live)
-        parts = []
-        values: dict[str, Tensor] = {}
-        for name, forwards in live.items():
-            layer = self._layers[name]
-            solved = layer.solved
-            assert solved is not None
-            share = 1.0
-            if layer.seen:
-                share = len(forwards) / len(layer.seen)
-                _check_replay(name, layer.seen[layer.used : layer.used + len(forwards)], forwards)
-                layer.used += len(forwards)
-            parts.append(self._carry(layer, solved, forwards, share))
-            values |= {name: solved.value, **{f"{name}/{key}": value for key, value in solved.terms.items()}}
-        self.values = values
-        if all(layer.used == len(layer.seen) for layer in self._layers.values()):
-            self._finish()
-        total = self._weight * torch.stack(parts).mean()
-        # A zero gradient adds nothing but can change the layout in which sums are taken, and so the last bit.
-        return total if self._weight else total.detach()
+        device = next(iter(collected.values()))[0].device
+        with torch.autocast(device.type, enabled=False):
+            return self._penalty(collected)
 
     @contextmanager
     def observe(self) -> Iterator[None]:
@@ -151,6 +130,29 @@ class SpectralObjectiveTerm:
         self._features.clear()
         self._forget()
 
+    def _penalty(self, collected: dict[str, list[Tensor]]) -> Float[Tensor, ""]:
+        live = {name: [self._rows(name, output) for output in outputs] for name, outputs in collected.items()}
+        self._solve(live)
+        parts = []
+        values: dict[str, Tensor] = {}
+        for name, forwards in live.items():
+            layer = self._layers[name]
+            solved = layer.solved
+            assert solved is not None
+            share = 1.0
+            if layer.seen:
+                share = len(forwards) / len(layer.seen)
+                _check_replay(name, layer.seen[layer.used : layer.used + len(forwards)], forwards)
+                layer.used += len(forwards)
+            parts.append(self._carry(layer, solved, forwards, share))
+            values |= {name: solved.value, **{f"{name}/{key}": value for key, value in solved.terms.items()}}
+        self.values = values
+        if all(layer.used == len(layer.seen) for layer in self._layers.values()):
+            self._finish()
+        total = self._weight * torch.stack(parts).mean()
+        # A zero gradient adds nothing but can change the layout in which sums are taken, and so the last bit.
+        return total if self._weight else total.detach()
+
     def _forget(self) -> None:
         for layer in self._layers.values():
             layer.forget()
@@ -198,9 +200,7 @@ class SpectralObjectiveTerm:
                 raise ValueError(
                     f"layer {name!r} brought {alone} example, and the objective compares examples: use larger batches"
                 )
-            layer.total = total
-            with torch.autocast(total.means.device.type, enabled=False):
-                layer.solved = _solve(self._objective, total.views())
+            layer.total, layer.solved = total, _solve(self._objective, total.views())
 
     def _carry(self, layer: _Layer, solved: _Solved, forwards: list[Tensor], share: float) -> Tensor:
         """The share of the value, with these rows' part of the gradient."""

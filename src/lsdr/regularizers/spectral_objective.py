@@ -45,7 +45,7 @@ class SpectralObjective:
     keep every representation.
 
     Args:
-        objective: A name, with the coefficients of its paper, or an objective itself: `VICReg(invariance=10)`.
+        objective: A name, with its default coefficients, or an objective itself: `VICReg(invariance=10)`.
         layers: Which layers' outputs (see `select_outermost`). Positions of feature maps and tokens are examples.
         views: 2, or 1 for any layer of any model: each row is then its own second view, so that the invariance is
             perfect and only what spreads the representation is left.

@@ -15,7 +15,7 @@ OBJECTIVES: dict[str, Objective] = {
     "spectral_contrastive": SpectralContrastive(),
     "sigreg": SIGReg(),
 }
-"""Each as published; call one with `Views`."""
+"""Each with its default coefficients; call one with `Views`."""
 
 
 def objective_of(objective: str | Objective) -> Objective:
