@@ -1,0 +1,8 @@
+"""Adds a folder to an index, and says after each document that it is in."""
+
+import sys
+
+from lsdr.genie.index import Index
+
+with Index.open(sys.argv[1]) as index:
+    index.add([sys.argv[2]], progress=lambda done, total, name: print(name, flush=True))
