@@ -4,5 +4,6 @@ import sys
 
 from lsdr.genie.index import Index
 
-with Index.open(sys.argv[1]) as index:
-    index.add([sys.argv[2]], progress=lambda done, total, name: print(name, flush=True))
+if __name__ == "__main__":
+    with Index.open(sys.argv[1]) as index:
+        index.add([sys.argv[2]], progress=lambda done, total, name: print(name, flush=True))
